@@ -1,0 +1,104 @@
+"""Configs are frozen pytree dataclasses whose fields are *traced* or *static*.
+
+A traced field (a strength) is a pytree leaf: it can be batched by `vmap`, and changing it never
+recompiles. A static field (a period, a size, a choice) is part of the tree structure. Two configs can
+therefore share one compiled program exactly when `jax.tree.structure(a) == jax.tree.structure(b)`.
+
+Field constraints (`ge`, `le`, `gt`, `choices`) are checked when a config is built from Python numbers, so
+an impossible value is an error before any compute is spent; arrays and tracers pass unchecked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+from typing import Any, TypeVar, dataclass_transform
+
+import jax
+
+from plasticity.errors import UserError, unknown
+
+T = TypeVar("T")
+
+
+def traced(
+    default: float,
+    *,
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    positional: bool = False,
+    unit: str = "",
+    help: str = "",
+) -> Any:
+    """A strength: a pytree leaf that may be swept inside one compiled program."""
+    meta = dict(static=False, ge=ge, gt=gt, le=le, positional=positional, unit=unit, help=help, type=float)
+    return dataclasses.field(default=default, metadata=meta)
+
+
+def static(
+    default: Any,
+    *,
+    type: type | None = None,
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    choices: tuple[str, ...] = (),
+    positional: bool = False,
+    unit: str = "",
+    help: str = "",
+) -> Any:
+    """A size, period or choice: part of the tree structure, so a change means another compiled program.
+
+    `type` defaults to that of `default`; give it where the default is None.
+    """
+    kind = type or default.__class__
+    meta = dict(static=True, ge=ge, gt=gt, le=le, choices=choices, positional=positional, unit=unit, help=help)
+    return dataclasses.field(default=default, metadata={**meta, "type": kind})
+
+
+class Config:
+    """Base of every config: checks the declared ranges, then calls `validate` for what spans several fields."""
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):  # pyrefly: ignore
+            _check(type(self), f, getattr(self, f.name))
+        self.validate()
+
+    def validate(self) -> None:
+        """Raise `UserError` for a combination of values that is impossible. Leaves may be tracers."""
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(traced, static))
+def config(cls: type[T]) -> type[T]:
+    """Make a `Config` subclass a frozen dataclass and register it as a pytree."""
+    cls = dataclasses.dataclass(frozen=True)(cls)
+    fields = dataclasses.fields(cls)  # pyrefly: ignore
+    return jax.tree_util.register_dataclass(
+        cls,
+        data_fields=[f.name for f in fields if not f.metadata.get("static", True)],
+        meta_fields=[f.name for f in fields if f.metadata.get("static", True)],
+    )
+
+
+def _check(cls: type, f: dataclasses.Field, value: Any) -> None:
+    """Raise `UserError` if a plain Python value is outside the field's stated range."""
+    meta, where = f.metadata, f"{getattr(cls, 'name', cls.__name__)}: {f.name}"
+    if choices := meta.get("choices"):
+        if value not in choices:
+            raise unknown(f"value of {where}", str(value), choices)
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return
+    if value != value:
+        raise UserError(f"{where} must be a number, got nan")
+    for key, holds in (("ge", operator.ge), ("gt", operator.gt), ("le", operator.le)):
+        bound = meta.get(key)
+        if bound is not None and not holds(value, bound):
+            raise UserError(f"{where} must be {allowed_range(meta)}, got {value}")
+
+
+def allowed_range(meta: Any) -> str:
+    """The range of a numeric field in words: `>= 0 and <= 1`, or the empty string if it is free."""
+    parts = [f"{s} {meta[k]}" for k, s in (("ge", ">="), ("gt", ">"), ("le", "<=")) if meta.get(k) is not None]
+    return " and ".join(parts)

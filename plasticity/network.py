@@ -1,0 +1,110 @@
+"""The `Network` record: two pure functions and an explicit unit graph.
+
+`init(key, x) -> variables` and `apply(variables, x) -> (output, activations, new_state)` hide the library
+that built the network. `activations` maps each hidden layer's name to its `pre`- and `post`-activations.
+The unit graph says, for each hidden layer, which parameters feed its units and which consume them; nothing in
+the suite infers "the next layer" from the order of a dict (jit sorts keys: Dense_10 comes before Dense_2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+Path = tuple[str, ...]
+Params = Any
+
+
+class Activation(NamedTuple):
+    """One hidden layer's values on a batch, shaped `[batch, (positions,) units]`.
+
+    For an activation that widens its input (CReLU), `post` has a multiple of `units` features.
+    """
+
+    pre: jax.Array
+    post: jax.Array
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """A kernel that reads a layer's units along its second-to-last axis (`[..., in, out]`).
+
+    `repeat` is the number of input features each unit owns, laid out unit-fastest: with U units, unit u owns
+    rows u, u + U, u + 2U, ... That is the layout of Flax's flattened HWC maps (conv to dense) and of CReLU's
+    concatenation, and of the two together.
+    """
+
+    kernel: Path
+    repeat: int = 1
+
+    def rows(self, units: jax.Array) -> jax.Array:
+        """Spread a per-unit vector `[units]` over the kernel's input features `[units * repeat]`."""
+        return jnp.tile(units, self.repeat)
+
+
+@dataclass(frozen=True)
+class UnitLayer:
+    """One hidden layer of the unit graph.
+
+    Units lie along the last axis of `kernel` (`[..., in, units]`) and of `bias`. `norm_scale` and `norm_bias` are
+    the affine parameters of the normalisation that stands between the kernel and the nonlinearity, if any.
+    """
+
+    name: str
+    units: int
+    kernel: Path
+    bias: Path | None
+    norm_scale: Path | None
+    norm_bias: Path | None
+    outgoing: tuple[Outgoing, ...]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network as the suite sees it.
+
+    init: `(key, x[batch, ...]) -> variables`, a dict with the collection `params` and, where there are running
+        statistics, further collections.
+    apply: `(variables, x) -> (output[batch, outputs], {layer: Activation}, new_state)`; `new_state` holds the
+        collections other than `params` after this batch.
+    units: the unit graph, input side first.
+    activation: name of the nonlinearity, for diagnostics that depend on it.
+    output_kernel: path of the output layer's kernel within `params`.
+    """
+
+    init: Callable[[jax.Array, jax.Array], dict[str, Any]]
+    apply: Callable[..., tuple[jax.Array, Mapping[str, Activation], dict[str, Any]]]
+    units: tuple[UnitLayer, ...]
+    activation: str = "relu"
+    output_kernel: Path = ()
+
+
+def get_at(tree: Any, path: Path) -> Any:
+    """The leaf or subtree of nested dicts at `path`. Raises `KeyError` naming the path."""
+    for i, key in enumerate(path):
+        try:
+            tree = tree[key]
+        except (KeyError, TypeError, IndexError):
+            raise KeyError(f"no entry {'/'.join(path[: i + 1])}") from None
+    return tree
+
+
+def set_at(tree: Any, path: Path, value: Any) -> Any:
+    """A copy of nested dicts with the leaf at `path` replaced."""
+    if not path:
+        return value
+    return {**tree, path[0]: set_at(tree[path[0]], path[1:], value)}
+
+
+def norm_affine_mask(params: Params, network: Network) -> Params:
+    """True on the affine parameters of normalisation layers, False elsewhere; same structure as `params`."""
+    mask = jax.tree.map(lambda _: False, params)
+    for layer in network.units:
+        for path in (layer.norm_scale, layer.norm_bias):
+            if path is not None:
+                mask = set_at(mask, path, True)
+    return mask

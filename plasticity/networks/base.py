@@ -1,0 +1,42 @@
+"""The family of networks and the architecture choices that mitigations may change.
+
+A network config knows its sizes; an `Architecture` holds what mitigations change in it (normalisation and
+nonlinearity), and what the task and the head ask of it (number of outputs). `config.build(architecture)`
+gives the `Network` record.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from plasticity.config import Config
+from plasticity.network import Network
+from plasticity.registry import Family
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """outputs: size of the output layer. normalization: `none` or `layer`, applied before each nonlinearity.
+
+    activation: a name in `plasticity.activations.NONLINEARITIES`. slope: negative slope of leaky_relu (may be traced).
+    """
+
+    outputs: int
+    normalization: str = "none"
+    activation: str = "relu"
+    slope: Any = 0.01
+
+
+class NetworkConfig(Config):
+    """Base of network configs."""
+
+    name: ClassVar[str]
+    reference: ClassVar[str] = ""
+
+    def build(self, architecture: Architecture) -> Network:
+        """The network record for these sizes and this architecture."""
+        raise TypeError(f"{type(self).__name__} does not build a network")
+
+
+networks: Family[NetworkConfig] = Family("network", "plasticity.networks")
