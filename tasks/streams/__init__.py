@@ -1,0 +1,1 @@
+"""The task streams, one file each. `tasks.base.tasks` discovers them."""
