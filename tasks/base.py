@@ -18,23 +18,61 @@ The data are one array on the device, uint8, shared by all runs and normalised o
 
 from __future__ import annotations
 
+import dataclasses
+from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from plasticity.config import Config, config, static, traced
 from plasticity.errors import UserError
 from plasticity.registry import Family
 
 
-class Data(NamedTuple):
-    """images: uint8 `[examples, height, width, channels]`; labels: int32 `[examples]`; mean, std: of images / 255."""
+@partial(
+    jax.tree_util.register_dataclass, data_fields=["images", "labels", "mean", "std"], meta_fields=["counts"]
+)
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """images: uint8 `[examples, height, width, channels]`; labels: int32 `[examples]`; mean, std `[channels]`: of
+    images / 255; counts: examples of each class.
+
+    `counts` is static, so that the number of classes is a plain number also where the arrays are traced.
+    """
 
     images: jax.Array
     labels: jax.Array
     mean: jax.Array
     std: jax.Array
+    counts: tuple[int, ...]
+
+    @classmethod
+    def of(cls, images: np.ndarray, labels: np.ndarray, classes: int | None = None) -> Data:
+        """The data on the device, with their statistics. `classes` defaults to the highest label + 1."""
+        labels = labels.astype(np.int32)
+        classes = int(labels.max()) + 1 if classes is None else classes
+        # Per channel from the 256 grey levels: exact, and without a float copy of all images.
+        levels = np.arange(256) / 255.0
+        shares = [np.bincount(images[..., c].ravel(), minlength=256) for c in range(images.shape[-1])]
+        mean = np.array([np.average(levels, weights=s) for s in shares])
+        std = np.sqrt([np.average((levels - m) ** 2, weights=s) for s, m in zip(shares, mean, strict=True)])
+        # A constant channel (an empty border, a blank set) carries nothing; it must not become nan.
+        std = np.where(std > 0, std, 1.0)
+        counts = tuple(int(c) for c in np.bincount(labels, minlength=classes))
+        as_float = partial(jnp.asarray, dtype=jnp.float32)
+        return cls(jnp.asarray(images), jnp.asarray(labels), as_float(mean), as_float(std), counts)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.counts)
+
+    @property
+    def majority(self) -> float:
+        """Share of the largest class: the accuracy of the best input-blind prediction of the true labels."""
+        return max(self.counts) / sum(self.counts)
 
     def inputs(self, indices: jax.Array) -> jax.Array:
         """Normalised float32 images `[batch, height, width, channels]`."""
@@ -80,8 +118,12 @@ class Task(Config):
     steps: int = static(400, ge=1, unit="updates", help="updates per task")
     num_tasks: int = static(30, ge=1, unit="tasks", help="tasks in the stream")
     batch_size: int = static(100, ge=1, unit="examples", help="examples per update")
-    examples_used: int = static(2000, ge=1, unit="examples", help="examples in the stream, the first so many of the data")
-    transition: float = traced(0.0, ge=0, le=1, help="share of a task over which the switch is smeared; 0 = abrupt")
+    examples_used: int = static(
+        2000, ge=1, unit="examples", help="examples in the stream, the first so many of the data"
+    )
+    transition: float = traced(
+        0.0, ge=0, le=1, help="share of a task over which the switch is smeared; 0 = abrupt"
+    )
     data: str = static("fashion_mnist", help="name of a data set, or the path of an idx(.gz) or npz file")
     pool: int = static(1, ge=1, unit="pixels", help="average-pool the images by this factor (1 = full size)")
 
@@ -134,10 +176,14 @@ class Task(Config):
         start = (step % per_epoch) * self.batch_size
         indices = jax.lax.dynamic_slice_in_dim(order, start, self.batch_size)
         new = self.examples(state.current, indices, data)
+        # At least one update, so that an abrupt switch (no update is inside the ramp) divides by no zero.
         ramp = self.transition * self.steps
+        share = step / jnp.maximum(ramp, 1.0)
         batch = jax.lax.cond(
             step < ramp,
-            lambda new: self._mix(self.examples(state.previous, indices, data), new, step / ramp, jax.random.fold_in(key, 1)),
+            lambda new: self._mix(
+                self.examples(state.previous, indices, data), new, share, jax.random.fold_in(key, 1)
+            ),
             lambda new: new,
             new,
         )
