@@ -1,16 +1,16 @@
 """The task contract: a nonstationary supervised stream as pure functions of keys.
 
-A task stream is a sequence of `num_tasks` tasks of `steps` updates each on one fixed set of examples. What changes
-at a switch is the *context* (a labelling, a permutation, an offset ...). A member of the family says how
-the first context is drawn (`first`), how the next follows (`following`), and what the examples look like under one
-(`examples`); everything else is here:
+A task stream is a sequence of `num_tasks` tasks of `steps` updates each on one fixed set of examples. What
+changes at a switch is the *context* (a labelling, a permutation, an offset ...). A member of the family says
+how the first context is drawn (`first`), how the next follows (`following`), and what the examples look like
+under one (`examples`); everything else is here:
 
 - `init(key, data) -> state`, `advance(state, key, data) -> state` (the switch),
   `batch(state, key, step, data) -> (state, Batch)` and `evaluation(state, data) -> Batch`.
 - Batches run through the examples without replacement; a new order is drawn each epoch.
-- `transition` is the smoothness of the switch: over the first `transition * steps` updates of a task the share of the
-  new context rises linearly from 0 to 1. Classes are mixed (each example is drawn from the old or the new context),
-  regression targets are interpolated. 0 is an abrupt switch.
+- `transition` is the smoothness of the switch: over the first `transition * steps` updates of a task the
+  share of the new context rises linearly from 0 to 1. Classes are mixed (each example is drawn from the old
+  or the new context), regression targets are interpolated. 0 is an abrupt switch.
 
 The data are one array on the device, uint8, shared by all runs and normalised on the fly.
 `step` counts updates within the task and must not be batched, so that the rare work stays behind a branch.
@@ -36,8 +36,8 @@ from plasticity.registry import Family
 )
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """images: uint8 `[examples, height, width, channels]`; labels: int32 `[examples]`; mean, std `[channels]`: of
-    images / 255; counts: examples of each class.
+    """images: uint8 `[examples, height, width, channels]`; labels: int32 `[examples]`; mean, std
+    `[channels]`: of images / 255; counts: examples of each class.
 
     `counts` is static, so that the number of classes is a plain number also where the arrays are traced.
     """
@@ -87,8 +87,8 @@ class Batch(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """What a network must be built for. `target_range`: lowest and highest regression target over the whole stream
-    (stated, not measured); `chance`: the score of an input-blind prediction."""
+    """What a network must be built for. `target_range`: lowest and highest regression target over the whole
+    stream (stated, not measured); `chance`: the score of an input-blind prediction."""
 
     kind: Literal["classification", "regression"]
     classes: int
@@ -97,7 +97,7 @@ class Problem(NamedTuple):
 
 
 class State(NamedTuple):
-    """order: this epoch's permutation of the examples; previous, current: contexts; index: number of the task."""
+    """order: permutation of the examples in this epoch; previous, current: contexts; index: of the task."""
 
     order: jax.Array
     previous: Any
@@ -130,10 +130,11 @@ class Task(Config):
     def validate(self) -> None:
         if self.batch_size > self.examples_used:
             raise UserError(
-                f"{self.name}: batch_size must be at most examples_used ({self.examples_used}), got {self.batch_size}"
+                f"{self.name}: batch_size must be at most examples_used ({self.examples_used}), "
+                f"got {self.batch_size}"
             )
 
-    # What a member defines ------------------------------------------------------------------------------------------
+    # What a member defines ----------------------------------------------------------------------------------
 
     def problem(self, data: Data) -> Problem:
         """The kind of problem, the number of classes, the stated target range and the chance level."""
@@ -151,7 +152,7 @@ class Task(Config):
         """The examples at `indices` as they are under a context."""
         raise TypeError(f"task {self.name} has no examples")
 
-    # What every task shares -----------------------------------------------------------------------------------------
+    # What every task shares ---------------------------------------------------------------------------------
 
     def init(self, key: jax.Array, data: Data) -> State:
         """The state at the start of task 0."""
@@ -165,7 +166,7 @@ class Task(Config):
         return State(state.order, state.current, self.following(state.current, key, index, data), index)
 
     def batch(self, state: State, key: jax.Array, step: jax.Array, data: Data) -> tuple[State, Batch]:
-        """The batch of update `step` (0-based within the task), and the state with the order of this epoch."""
+        """The batch of update `step` (0-based within the task), and the state with this epoch's order."""
         per_epoch = data.labels.shape[0] // self.batch_size
         order = jax.lax.cond(
             step % per_epoch == 0,

@@ -1,7 +1,7 @@
 """Does a task fit its data? Asked before any compute is spent.
 
-`for_task(task)` loads what a task config names and checks the two against each other; `check(task, data)` does the
-latter for data from elsewhere. Ranges of single fields are checked by the config itself.
+`for_task(task)` loads what a task config names and checks the two against each other; `check(task, data)`
+does the latter for data from elsewhere. Ranges of single fields are checked by the config itself.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Images and labels in idx files, plain or gzip-compressed: the format of MNIST and its relatives.
 
-An idx file is a big-endian header - two zero bytes, the type of the values, the number of axes, the length of each
-axis as int32 - and then the values. Source: LeCun, Cortes and Burges, the MNIST database. Only unsigned bytes
-(type 0x08) are read, the only type that images and labels come in.
+An idx file is a big-endian header - two zero bytes, the type of the values, the number of axes, the length of
+each axis as int32 - and then the values. Source: LeCun, Cortes and Burges, the MNIST database. Only unsigned
+bytes (type 0x08) are read, the only type that images and labels come in.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def labels_beside(path: Path) -> Path:
 
 
 def read(path: Path, axes: int, what: str) -> np.ndarray:
-    """The uint8 array of an idx file that must have `axes` axes. Raises `UserError` if the file is anything else."""
+    """The uint8 array of an idx file of `axes` axes. Raises `UserError` if the file is anything else."""
     content = _content(path)
     if len(content) < 4 or content[:2] != MAGIC:
         found = content[:4].hex(" ") or "an empty file"

@@ -1,9 +1,10 @@
 """From a name or a path to `tasks.base.Data`: find the file, read it, check it, cut it, pool it.
 
-`load(name_or_path, examples_used, pool)` takes the name of an embedded data set or the path of a file that the user
-has: idx or idx.gz (see `idx`), or npz (see `npz`), told apart by their content. Nothing is ever downloaded and no pickle
-is ever read. The examples are the first `examples_used` in the file's order; the number of classes is that of the
-whole file. Pooling averages blocks of pool x pool pixels and rounds half to even.
+`load(name_or_path, examples_used, pool)` takes the name of an embedded data set or the path of a file that
+the user
+has: idx or idx.gz (see `idx`), or npz (see `npz`), told apart by their content. Nothing is ever downloaded
+and no pickle is ever read. The examples are the first `examples_used` in the file's order; the number of
+classes is that of the whole file. Pooling averages blocks of pool x pool pixels and rounds half to even.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from plasticity.errors import UserError
 from tasks.base import Data
 from tasks.data import idx, npz
 
-#: The embedded data sets: name -> the file of images. Fashion-MNIST: Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747,
-#: MIT licence; its test split of 10,000 images, 28 x 28, 10 classes of 1,000.
+#: The embedded data sets: name -> the file of images. Fashion-MNIST: Xiao, Rasul and Vollgraf 2017,
+#: arXiv:1708.07747, MIT licence; its test split of 10,000 images, 28 x 28, 10 classes of 1,000.
 EMBEDDED = {"fashion_mnist": Path(__file__).parent / "fashion_mnist" / "t10k-images-idx3-ubyte.gz"}
 
 CHANNELS = (1, 3)
@@ -28,15 +29,15 @@ CHANNELS = (1, 3)
 def load(name_or_path: str, examples_used: int, pool: int = 1) -> Data:
     """The first `examples_used` examples of a data set, images averaged over pool x pool blocks.
 
-    Read once per process for each file and each pair of sizes, and again if the file changes. Raises `UserError` if
-    there is no such data, or it cannot be used as asked.
+    Read once per process for each file and each pair of sizes, and again if the file changes. Raises
+    `UserError` if there is no such data, or it cannot be used as asked.
     """
     path = find(name_or_path)
     return _load(path.resolve(), path.stat().st_mtime_ns, examples_used, pool)
 
 
 def find(name_or_path: str) -> Path:
-    """The file behind a data set's name or a path. Raises `UserError` with the nearest match if there is none."""
+    """The file behind a name or a path. Raises `UserError` with the nearest match if there is none."""
     if name_or_path in EMBEDDED:
         return EMBEDDED[name_or_path]
     path = Path(name_or_path).expanduser()
@@ -67,7 +68,8 @@ def _load(path: Path, modified: int, examples_used: int, pool: int) -> Data:
         with path.open("rb") as file:
             begins = file.read(4).hex(" ")
         raise UserError(
-            f"{path} is neither idx (begins with 00 00), gzip (1f 8b) nor npz (50 4b): it begins with {begins or 'nothing'}"
+            f"{path} is neither idx (begins with 00 00), gzip (1f 8b) nor npz (50 4b): "
+            f"it begins with {begins or 'nothing'}"
         )
     images, labels = _checked(path, *read_pair(path))
     if len(images) < examples_used:
@@ -87,14 +89,14 @@ def _reader(path: Path):
 
 
 def _checked(path: Path, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 `[n, height, width, channels]`, labels `[n]`, or a `UserError` that says what they are instead."""
+    """Images uint8 `[n, height, width, channels]` and labels `[n]`. `UserError` if they are anything else."""
     if images.dtype != np.uint8:
         raise UserError(f"{path}: images must be uint8 (grey levels 0 to 255), found {images.dtype}")
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4 or images.shape[-1] not in CHANNELS:
         raise UserError(
-            f"{path}: images must be [n, height, width] or [n, height, width, channels] with 1 or 3 channels, "
+            f"{path}: images must be [n, height, width] or [n, height, width, 1 or 3 channels], "
             f"found shape {images.shape}"
         )
     if labels.ndim == 2 and labels.shape[1] == 1:
@@ -110,7 +112,7 @@ def _checked(path: Path, images: np.ndarray, labels: np.ndarray) -> tuple[np.nda
     if labels.min() < 0 or labels.max() >= len(labels):
         # An upper limit, because the highest label sets the size of the network's output.
         raise UserError(
-            f"{path}: labels must be class numbers from 0 to less than the number of examples ({len(labels)}), "
+            f"{path}: labels must be class numbers, from 0 and below the number of examples ({len(labels)}), "
             f"found {labels.min()} to {labels.max()}"
         )
     return images, labels

@@ -1,7 +1,8 @@
 """Images and labels in an npz file: keys x and y, x_train and y_train (Keras), or images and labels.
 
-Images are uint8 `[n, height, width]` (grey) or `[n, height, width, channels]`; labels are whole numbers `[n]` or
-`[n, 1]` (Keras's CIFAR). Arrays of objects are never read: they are pickles, and a pickle can run any code.
+Images are uint8 `[n, height, width]` (grey) or `[n, height, width, channels]`; labels are whole numbers `[n]`
+or `[n, 1]` (Keras's CIFAR). Arrays of objects are never read: they are pickles, and a pickle can run any
+code.
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
 """Random labels, a share of which is drawn afresh at every switch.
 
-At a switch exactly round(eps · n) distinct examples, chosen uniformly, get a fresh label, uniform over the C classes
-(so a re-drawn label stays the same with probability 1/C, and (1 - 1/C) · eps of all labels change in expectation).
+At a switch exactly round(eps · n) distinct examples, chosen uniformly, get a fresh label, uniform over the C
+classes (so a re-drawn label stays the same with probability 1/C, and (1 - 1/C) · eps of all labels change in
+expectation).
 
-Source: memorisation of random labels as the test of trainability, Lyle et al. 2023 (arXiv:2303.01486); the share eps,
-as the dial of abruptness, Lyle et al. 2024, "Disentangling the causes of plasticity loss" (arXiv:2402.18762), figure 1.
+Source: memorisation of random labels as the test of trainability, Lyle et al. 2023 (arXiv:2303.01486); the
+share eps, as the dial of abruptness, Lyle et al. 2024, "Disentangling the causes of plasticity loss"
+(arXiv:2402.18762), figure 1.
 Optimum: accuracy 1 (any labelling of distinct images can be memorised). Chance: 1/C.
 """
 
@@ -24,12 +26,12 @@ from tasks.base import Batch, Data, Problem, Task, tasks
 class LabelReset(Task):
     """Memorise random labels, a fraction `eps` of which is re-drawn at every switch.
 
-    At a switch exactly round(eps · n) distinct examples get a fresh label, uniform over the C classes. The optimum
-    is accuracy 1, chance is 1/C.
+    At a switch exactly round(eps · n) distinct examples get a fresh label, uniform over the C classes. The
+    optimum is accuracy 1, chance is 1/C.
 
-    With fixed `steps`, a smaller eps also means less change in total. To vary the abruptness at a matched total
-    change, shorten the tasks in proportion: eps of the labels every eps · steps updates. `LabelReset.matched(eps,
-    steps, num_tasks)` is that config.
+    With fixed `steps`, a smaller eps also means less change in total. To vary the abruptness at a matched
+    total change, shorten the tasks in proportion: eps of the labels every eps · steps updates.
+    `LabelReset.matched(eps, steps, num_tasks)` is that config.
     """
 
     reference: ClassVar[str] = "Lyle et al. 2024, arXiv:2402.18762, section 3.1 and figure 1"
@@ -41,16 +43,18 @@ class LabelReset(Task):
 
     @classmethod
     def matched(cls, eps: float, steps: int, num_tasks: int, **others: Any) -> LabelReset:
-        """The stream as abrupt as `eps` with the total change of `num_tasks` tasks of `steps` updates at eps = 1.
+        """The config of share `eps` whose total change matches `num_tasks` tasks of `steps` updates at eps 1.
 
-        Tasks of eps · steps updates, and num_tasks / eps of them: the number of updates and the rate of change
-        (labels re-drawn per update) are those of eps = 1. (As the first task begins with no switch, the totals of
-        re-drawn labels differ by (1 - eps) · n, less than one task's.) Raises `UserError` if eps · steps < 1.
+        Tasks of eps · steps updates, and num_tasks / eps of them: the number of updates and the rate of
+        change (labels re-drawn per update) are those of eps = 1. (As the first task begins with no switch,
+        the totals of re-drawn labels differ by (1 - eps) · n, less than one task's.) Raises `UserError` if
+        eps · steps < 1.
         """
         length = round(eps * steps)
         if length < 1:
             raise UserError(f"label_reset: eps * steps must be at least 1 update, got {eps} * {steps}")
-        return cls(eps=eps, steps=length, num_tasks=round(num_tasks * steps / length), **others)
+        values: dict[str, Any] = {"eps": eps, "steps": length, "num_tasks": round(num_tasks * steps / length)}
+        return cls(**values, **others)
 
     def problem(self, data: Data) -> Problem:
         return Problem("classification", data.classes, (0.0, 0.0), 1 / data.classes)
@@ -64,7 +68,8 @@ class LabelReset(Task):
     def following(self, context: jax.Array, key: jax.Array, index: jax.Array, data: Data) -> jax.Array:
         examples = data.labels.shape[0]
         key_which, key_label = jax.random.split(key)
-        # A random rank per example, of which the lowest are re-drawn: the count is exact though eps is traced.
+        # A random rank per example, of which the lowest are re-drawn: the count is exact though eps is
+        # traced.
         rank = jax.random.permutation(key_which, examples)
         fresh = jax.random.randint(key_label, (examples,), 0, data.classes)
         return jnp.where(rank < jnp.round(self.eps * examples), fresh, context)

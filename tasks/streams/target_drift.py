@@ -2,7 +2,8 @@
 
     y_t(x) = offset_t + scale_t · e_t(x),   e_t(x) = sin(frequency · f_t(x))
 
-with f_t a random function of mean 0 and variance 1 over the examples (`_random_function`), and, for task t = 0, 1, ...
+with f_t a random function of mean 0 and variance 1 over the examples (`_random_function`), and, for task t =
+0, 1, ...
 
 - growth:       offset_t = offset · t,                    scale_t = 1 + scale · t
 - sinusoid:     offset_t = offset · sin(2π t / period),   scale_t = 1 + scale · sin(2π t / period)
@@ -10,13 +11,12 @@ with f_t a random function of mean 0 and variance 1 over the examples (`_random_
   w_t and v_t walks from 0 of independent N(0, 1) steps, held within ±3 · sqrt(num_tasks - 1) (three standard
   deviations of their last position; about one run in 100 touches it).
 
-f_t = sqrt(1 - redraw) · f_{t-1} + sqrt(redraw) · f_new, standardised again: `redraw` is the share of the variance of
-f that is new. The mix is of functions and not of examples, because a patchwork of functions would grow more complex, so
-harder to fit, from task to task, which would pass for a loss of plasticity.
+At a switch the share `redraw` of e is new: e_t and e_{t-1} have correlation 1 - redraw (in expectation, for
+Gaussian f). The mix is one of functions, inside the sine, and so leaves e as hard to fit as it was.
 
-Source: growing and drifting targets as a cause of plasticity loss, Lyle et al. 2024 (arXiv:2402.18762), sections 3 and
-4, whose exact schedules are not published: those here are this suite's. The form of e: Lyle et al. 2023
-(arXiv:2303.01486). Optimum: explained variance 1. Chance: 0.
+Source: growing and drifting targets as a cause of plasticity loss, Lyle et al. 2024 (arXiv:2402.18762),
+sections 3 and 4, whose exact schedules are not published: those here are this suite's. The form of e: Lyle et
+al. 2023 (arXiv:2303.01486). Optimum: explained variance 1. Chance: 0.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ import numpy as np
 
 from plasticity.config import static, traced
 from tasks.base import Batch, Data, Problem, Task, tasks
-from tasks.streams._random_function import draw, standardized, wave
+from tasks.streams._random_function import draw, renewed, wave
 
 
 class Drift(NamedTuple):
-    """f, targets: float32 `[examples]`; walk: `[2]`, the positions of the offset's and of the log scale's walk."""
+    """f, targets: float32 `[examples]`; walk: `[2]`, the positions of the walks of offset and log scale."""
 
     f: jax.Array
     walk: jax.Array
@@ -45,15 +45,16 @@ class Drift(NamedTuple):
 class TargetDrift(Task):
     """Regression targets y_t(x) = offset_t + scale_t · e_t(x) whose mean and scale drift from task to task.
 
-    e_t(x) = sin(frequency · f_t(x)) with f_t a random two-layer network, of variance 1 over the examples. With task
+    e_t(x) = sin(frequency · f_t(x)) with f_t a random two-layer network, of variance 1 over the examples.
+    With task
     t = 0, 1, ...:
 
     growth: offset_t = offset · t, scale_t = 1 + scale · t.
     sinusoid: offset_t = offset · sin(2π t / period), scale_t = 1 + scale · sin(2π t / period).
-    random_walk: offset_t = offset · w_t, scale_t = exp(scale · v_t), with w, v walks of N(0, 1) steps held within
-    ±3 · sqrt(num_tasks - 1).
+    random_walk: offset_t = offset · w_t, scale_t = exp(scale · v_t), with w, v walks of N(0, 1) steps held
+    within ±3 · sqrt(num_tasks - 1).
 
-    f_t = sqrt(1 - redraw) · f_{t-1} + sqrt(redraw) · f_new. The optimum is explained variance 1, chance is 0.
+    At a switch e keeps a correlation of 1 - redraw with the e before. Optimum: explained variance 1. Chance: 0.
     """
 
     reference: ClassVar[str] = (
@@ -77,7 +78,7 @@ class TargetDrift(Task):
     )
 
     def problem(self, data: Data) -> Problem:
-        """`target_range` is attained up to |e| = 1 for growth and sinusoid, and is the walks' bound for random_walk."""
+        """`target_range` is exact (|e| <= 1) for growth and sinusoid; for random_walk the walks' bound."""
         t = np.arange(self.num_tasks)
         if self.drift == "random_walk":
             # numpy on numbers, jax on tracers: a plain config has a plain range.
@@ -107,9 +108,7 @@ class TargetDrift(Task):
 
     def following(self, context: Drift, key: jax.Array, index: jax.Array, data: Data) -> Drift:
         key_f, key_walk = jax.random.split(key)
-        mixed = jnp.sqrt(1 - self.redraw) * context.f + jnp.sqrt(self.redraw) * draw(key_f, data)
-        # To keep f is to keep it to the last bit, which standardising again would not.
-        f = jnp.where(self.redraw > 0, standardized(mixed), context.f)
+        f = renewed(context.f, key_f, self.redraw, self.frequency, data)
         walk = jnp.clip(context.walk + jax.random.normal(key_walk, (2,)), -self._bound, self._bound)
         return self._context(f, walk, index)
 
