@@ -53,7 +53,9 @@ def static(
     `type` defaults to that of `default`; give it where the default is None.
     """
     kind = type or default.__class__
-    meta = dict(static=True, ge=ge, gt=gt, le=le, choices=choices, positional=positional, unit=unit, help=help)
+    meta = dict(
+        static=True, ge=ge, gt=gt, le=le, choices=choices, positional=positional, unit=unit, help=help
+    )
     return dataclasses.field(default=default, metadata={**meta, "type": kind})
 
 
@@ -74,11 +76,22 @@ def config(cls: type[T]) -> type[T]:
     """Make a `Config` subclass a frozen dataclass and register it as a pytree."""
     cls = dataclasses.dataclass(frozen=True)(cls)
     fields = dataclasses.fields(cls)  # pyrefly: ignore
-    return jax.tree_util.register_dataclass(
-        cls,
-        data_fields=[f.name for f in fields if not f.metadata.get("static", True)],
-        meta_fields=[f.name for f in fields if f.metadata.get("static", True)],
-    )
+    leaves = [f.name for f in fields if not f.metadata.get("static", True)]
+    rest = [f.name for f in fields if f.metadata.get("static", True)]
+
+    def flatten(item: Any) -> tuple[list[Any], tuple[Any, ...]]:
+        keyed = [(jax.tree_util.GetAttrKey(name), getattr(item, name)) for name in leaves]
+        return keyed, tuple(getattr(item, name) for name in rest)
+
+    def unflatten(aux: tuple[Any, ...], children: Any) -> Any:
+        # Past __init__ and its checks: leaves may be tracers, batches of values, or the axes of a vmap.
+        item = object.__new__(cls)
+        for name, value in (*zip(rest, aux, strict=True), *zip(leaves, children, strict=True)):
+            object.__setattr__(item, name, value)
+        return item
+
+    jax.tree_util.register_pytree_with_keys(cls, flatten, unflatten)
+    return cls
 
 
 def _check(cls: type, f: dataclasses.Field, value: Any) -> None:
@@ -100,5 +113,7 @@ def _check(cls: type, f: dataclasses.Field, value: Any) -> None:
 
 def allowed_range(meta: Any) -> str:
     """The range of a numeric field in words: `>= 0 and <= 1`, or the empty string if it is free."""
-    parts = [f"{s} {meta[k]}" for k, s in (("ge", ">="), ("gt", ">"), ("le", "<=")) if meta.get(k) is not None]
+    parts = [
+        f"{s} {meta[k]}" for k, s in (("ge", ">="), ("gt", ">"), ("le", "<=")) if meta.get(k) is not None
+    ]
     return " and ".join(parts)

@@ -14,6 +14,11 @@ import jax
 STREAMS = ("init", "data", "task", "mitigation", "probe")
 
 
+def named(key: jax.Array, name: str) -> jax.Array:
+    """An independent key for `name` below `key`; it depends on the name only, not on what else is derived from `key`."""
+    return jax.random.fold_in(key, zlib.crc32(name.encode()) & 0x7FFFFFFF)
+
+
 def stream(seed: int | jax.Array, name: str) -> jax.Array:
     """The typed PRNG key of stream `name` for integer `seed` (Python int or traced scalar).
 
@@ -21,4 +26,4 @@ def stream(seed: int | jax.Array, name: str) -> jax.Array:
     """
     if name not in STREAMS:
         raise ValueError(f"unknown key stream {name!r}; allowed: {', '.join(STREAMS)}")
-    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()) & 0x7FFFFFFF)
+    return named(jax.random.key(seed), name)

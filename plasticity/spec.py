@@ -57,7 +57,9 @@ class _Reader:
         self.i = 0
 
     def error(self, position: int, message: str) -> UserError:
-        return UserError(f"cannot read spec: {message} at position {position}\n  {self.text}\n  {' ' * position}^")
+        return UserError(
+            f"cannot read spec: {message} at position {position}\n  {self.text}\n  {' ' * position}^"
+        )
 
     def peek(self) -> str:
         kind, value, _ = self.tokens[self.i]
@@ -117,7 +119,9 @@ class _Reader:
 
 
 def _say(kind: str) -> str:
-    return {"word": "a name", "number": "a number", "quoted": "quoted text", "end": "the end"}.get(kind, repr(kind))
+    return {"word": "a name", "number": "a number", "quoted": "quoted text", "end": "the end"}.get(
+        kind, repr(kind)
+    )
 
 
 def parse(text: str) -> list[Term]:
@@ -152,8 +156,14 @@ def _arguments(term: Term, cls: type) -> dict[str, Any]:
     fields = {f.name: f for f in dataclasses.fields(cls)}
     positional = [f.name for f in fields.values() if f.metadata.get("positional")]
     if len(term.args) > len(positional):
-        hint = f"only {', '.join(positional)} may be given without a name" if positional else "give fields by name"
-        raise UserError(f"{term.name} got {len(term.args)} unnamed values; {hint} (fields: {', '.join(fields) or 'none'})")
+        hint = (
+            f"only {', '.join(positional)} may be given without a name"
+            if positional
+            else "give fields by name"
+        )
+        raise UserError(
+            f"{term.name} got {len(term.args)} unnamed values; {hint} (fields: {', '.join(fields) or 'none'})"
+        )
     given = dict(zip(positional, term.args, strict=False))
     for key, value in term.kwargs.items():
         if key not in fields:
@@ -176,7 +186,12 @@ def _coerce(name: str, f: dataclasses.Field, value: Any) -> Any:
     if kind is str and isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     if type(value) is not kind:
-        wanted = {float: "a number", int: "a whole number", bool: "true or false", str: "a name or quoted text"}[kind]
+        wanted = {
+            float: "a number",
+            int: "a whole number",
+            bool: "true or false",
+            str: "a name or quoted text",
+        }[kind]
         raise UserError(f"{name}: {f.name} must be {wanted}, got {value!r}")
     return value
 

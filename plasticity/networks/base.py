@@ -1,8 +1,7 @@
 """The family of networks and the architecture choices that mitigations may change.
 
 A network config knows its sizes; an `Architecture` holds what mitigations change in it (normalisation and
-nonlinearity), and what the task and the head ask of it (number of outputs). `config.build(architecture)`
-gives the `Network` record.
+nonlinearity, output head). `config.build(architecture)` gives the `Network` record.
 """
 
 from __future__ import annotations
@@ -11,18 +10,19 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from plasticity.config import Config
+from plasticity.heads import Head
 from plasticity.network import Network
 from plasticity.registry import Family
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """outputs: size of the output layer. normalization: `none` or `layer`, applied before each nonlinearity.
+    """head: the output head, which sets the number of outputs. normalization: `none` or `layer`, before each nonlinearity.
 
     activation: a name in `plasticity.activations.NONLINEARITIES`. slope: negative slope of leaky_relu (may be traced).
     """
 
-    outputs: int
+    head: Head
     normalization: str = "none"
     activation: str = "relu"
     slope: Any = 0.01

@@ -48,7 +48,7 @@ class MLP(NetworkConfig):
 
     def build(self, architecture: Architecture) -> Network:
         module = _Module(
-            self.width, self.depth, architecture.outputs, architecture.normalization, architecture.activation
+            self.width, self.depth, architecture.head.outputs, architecture.normalization, architecture.activation
         )
         slope = architecture.slope
 

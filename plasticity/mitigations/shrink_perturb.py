@@ -1,0 +1,40 @@
+"""Shrink and perturb at a task switch (Ash & Adams 2020, arXiv:1910.08475)."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import jax
+
+from plasticity.config import static, traced
+from plasticity.mitigations.base import Learner, Mitigation, Setting, mitigations
+
+
+@mitigations.register("shrink_perturb")
+class ShrinkPerturb(Mitigation):
+    """theta <- shrink theta + perturb theta_fresh, theta_fresh from the layers' own initialisers, at each switch.
+
+    All parameters take part, norm scales and offsets too. The original rebuilds the optimiser as well
+    (`reset_optimizer=true`); off by default so that zero strength (shrink 1, perturb 0) is absence.
+    """
+
+    reference = "Ash & Adams 2020, arXiv:1910.08475 (shrink .4, perturb .1)"
+    stage = "event"
+
+    shrink: float = traced(0.4, ge=0, le=1, help="factor on the trained parameters")
+    perturb: float = traced(0.1, ge=0, help="factor on a fresh draw")
+    reset_optimizer: bool = static(False, help="also restart the optimiser's state")
+
+    def neutral(self) -> Self:
+        return type(self)(shrink=1.0, perturb=0.0)
+
+    def on_event(self, key: jax.Array, learner: Learner, setting: Setting) -> Learner:
+        params = jax.tree.map(
+            lambda p, fresh: self.shrink * p + self.perturb * fresh,
+            learner.variables["params"],
+            setting.initializer(key)["params"],
+        )
+        variables = {**learner.variables, "params": params}
+        if self.reset_optimizer and setting.tx is not None:
+            return Learner(variables, setting.tx.init(params))
+        return Learner(variables, learner.opt_state)

@@ -1,0 +1,100 @@
+"""When a run is measured, and what is measured then.
+
+Measurements are dense just after a switch and sparse later: after updates 1, 2, 4, 8, ... of a task and at its end.
+The cheap set (units, norms, gradients, updates) is taken at each of these points: unit metrics on a fixed reference
+batch, gradient and update metrics on the training batch of that very update, which costs no extra pass. Rank metrics
+need a decomposition a layer, so they are taken at the end of every `ranks_every`-th task, on `reference` examples.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from plasticity.config import Config, config, static
+from plasticity.diagnostics import diagnose
+from plasticity.mitigations.base import Setting
+from plasticity.network import Params
+
+CHEAP = (
+    "dead_units",
+    "linearized_units",
+    "dormant_units",
+    "sign_entropy",
+    "weight_norm",
+    "distance_from_init",
+    "gradient_norm",
+    "update_norm",
+    "update_ratio",
+    "effective_lr_adam",
+)
+RANKS = ("srank", "effective_rank", "stable_rank", "feature_rank")
+
+
+@config
+class Measure(Config):
+    """The measuring schedule of a run; part of its config and so of its id."""
+
+    name = "measure"
+
+    points: str = static(
+        "dense", choices=("dense", "end", "off"), help="dense: after 1, 2, 4, ... updates; end; off"
+    )
+    reference: int = static(256, ge=1, unit="examples", help="size of the reference batch")
+    ranks_every: int = static(1, ge=0, unit="tasks", help="period of the rank metrics; 0 = never")
+
+    def updates(self, steps: int, longest: int | None = None) -> tuple[int, ...]:
+        """The measuring points within a task of `steps` updates: ascending, ending with `steps`.
+
+        `longest`, if given, is the furthest that two of them may lie apart.
+        """
+        dense = {1 << i for i in range(steps.bit_length())} if self.points == "dense" else set()
+        sparse = set(range(longest, steps, longest)) if longest else set()
+        return (*sorted(point for point in dense | sparse if point < steps), steps)
+
+    def cheap(
+        self,
+        setting: Setting,
+        variables: dict[str, Any],
+        x: jax.Array,
+        grads: Any,
+        updates: Any,
+        initial: Params,
+    ) -> dict[str, jax.Array]:
+        """The cheap set after an update, as a flat mapping `name[/layer]` -> scalar; empty if switched off."""
+        if self.points == "off":
+            return {}
+        _, activations, _ = setting.network.apply(variables, x)
+        return diagnose(
+            activations=activations,
+            params=variables["params"],
+            initial_params=initial,
+            grads=grads,
+            updates=updates,
+            activation=setting.network.activation,
+            learning_rate=setting.learning_rate,
+            choose=CHEAP,
+        )
+
+    def ranks(
+        self, setting: Setting, variables: dict[str, Any], x: jax.Array, task_index: jax.Array
+    ) -> dict[str, jax.Array]:
+        """The rank metrics at the end of task `task_index` (unbatched); NaN in the tasks that are skipped."""
+        if self.points == "off" or self.ranks_every == 0:
+            return {}
+
+        def measure(variables):
+            _, activations, _ = setting.network.apply(variables, x)
+            return diagnose(activations=activations, activation=setting.network.activation, choose=RANKS)
+
+        if self.ranks_every == 1:
+            return measure(variables)
+        shapes = jax.eval_shape(measure, variables)
+        return jax.lax.cond(
+            task_index % self.ranks_every == 0,
+            measure,
+            lambda _: jax.tree.map(lambda s: jnp.full(s.shape, jnp.nan, s.dtype), shapes),
+            variables,
+        )

@@ -1,0 +1,206 @@
+"""One run as one pure function, a chunk at a time.
+
+`start` gives the state of a run; `run_chunk` takes it through a task or a part of one: the switch (context, then the
+mitigations' events) if the chunk begins the task, updates with measurements in between, and the evaluation if it ends the
+task. Both are pure, so that a run can be jitted alone, vmapped over seeds and strengths, stopped between chunks and resumed.
+
+The number of the task and the steps within it are never batched: periodic work inside a step stays a branch under vmap.
+Online metrics are taken before the update on the batch (pre-update loss and score, averaged over the task).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from plasticity.heads import Head, Regression, Softmax
+from plasticity.mitigations import compose
+from plasticity.mitigations.base import Context, Learner, Mitigation, Setting
+from plasticity.networks.base import Architecture, NetworkConfig
+from plasticity.optimizers.base import OptimizerConfig
+from plasticity.rng import named, stream
+from tasks.base import Data, Problem, State, Task
+from tasks.measure import Measure
+
+#: End-of-task evaluation uses at most so many examples (the first of the stream).
+EVALUATED = 4096
+
+
+@partial(
+    jax.tree_util.register_dataclass, data_fields=["network", "optimizer", "mitigations"], meta_fields=[]
+)
+@dataclass(frozen=True)
+class Method:
+    """What learns: a network, an optimiser and mitigations in canonical order. Strengths are the leaves."""
+
+    network: NetworkConfig
+    optimizer: OptimizerConfig
+    mitigations: tuple[Mitigation, ...] = ()
+
+
+class RunState(NamedTuple):
+    """stream: where the task stream is, the same for all methods of a seed; learner: what training has changed;
+    total: sums of the pre-update loss and score over the task so far, `[2]`."""
+
+    stream: State
+    learner: Learner
+    total: jax.Array
+
+
+class Chunk(NamedTuple):
+    """A stretch of a task: measured updates at `lasts`, plain ones before them from `firsts` on; int32 `[points]`."""
+
+    firsts: jax.Array
+    lasts: jax.Array
+
+
+class Span(NamedTuple):
+    """Whether a chunk begins and whether it ends its task: part of the compiled program."""
+
+    begins: bool = True
+    ends: bool = True
+
+
+class Record(NamedTuple):
+    """What a chunk leaves. dense: `name[/layer]` -> `[points]`, one value per measuring point.
+    final: `name[/layer]` -> scalar, one value at the end of the task; empty if the chunk does not end it."""
+
+    dense: dict[str, jax.Array]
+    final: dict[str, jax.Array]
+
+
+class _Parts(NamedTuple):
+    head: Head
+    setting: Setting
+    initial: dict[str, Any]
+
+
+def base_head(problem: Problem) -> Head:
+    """The head of an unmitigated network on this problem."""
+    if problem.kind == "classification":
+        return Softmax(problem.classes)
+    return Regression(*problem.target_range)
+
+
+def _parts(task: Task, method: Method, seed: jax.Array, data: Data) -> _Parts:
+    members = compose.canonical(method.mitigations)
+    architecture = compose.architecture(members, Architecture(base_head(task.problem(data))))
+    network = method.network.build(architecture)
+    example = data.inputs(jnp.zeros((1,), jnp.int32))
+    initializer = partial(network.init, x=example)
+    setting = Setting(
+        network=network,
+        initializer=lambda key: initializer(key),
+        learning_rate=method.optimizer.lr,
+        key=stream(seed, "mitigation"),
+    )
+    setting = compose.optimizer(members, method.optimizer, setting)
+    # Recomputed from its key where it is needed, rather than carried: only L2-Init and distances read it.
+    return _Parts(architecture.head, setting, network.init(stream(seed, "init"), example))
+
+
+def start(task: Task, method: Method, seed: jax.Array, data: Data) -> RunState:
+    """The state of a run before its first task."""
+    parts = _parts(task, method, seed, data)
+    assert parts.setting.tx is not None
+    learner = Learner(parts.initial, parts.setting.tx.init(parts.initial["params"]))
+    return RunState(task.init(named(stream(seed, "task"), "first"), data), learner, jnp.zeros(2))
+
+
+def chunks(task: Task, measure: Measure, longest: int) -> list[tuple[Span, Chunk]]:
+    """A task as chunks of at most `longest` updates, or one point where the measuring points lie further apart."""
+    points = measure.updates(task.steps, longest)
+    parts: list[list[tuple[int, int]]] = [[]]
+    for first, end in zip((0, *points[:-1]), points, strict=True):
+        if parts[-1] and end - parts[-1][0][0] > longest:
+            parts.append([])
+        parts[-1].append((first, end - 1))
+    return [
+        (
+            Span(i == 0, i == len(parts) - 1),
+            Chunk(*(jnp.array(column, jnp.int32) for column in zip(*part, strict=True))),
+        )
+        for i, part in enumerate(parts)
+    ]
+
+
+def run_chunk(
+    task: Task,
+    method: Method,
+    measure: Measure,
+    span: Span,
+    seed: jax.Array,
+    state: RunState,
+    index: jax.Array,
+    chunk: Chunk,
+    data: Data,
+) -> tuple[RunState, Record]:
+    """Take a run through a chunk of task `index` (0-based, unbatched)."""
+    members = compose.canonical(method.mitigations)
+    parts = _parts(task, method, seed, data)
+    setting, head, initial = parts.setting, parts.head, parts.initial["params"]
+    network, tx = setting.network, setting.tx
+    assert tx is not None
+    data_key = jax.random.fold_in(stream(seed, "data"), index)
+    reference = jnp.arange(min(measure.reference, data.labels.shape[0]))
+
+    def switch(state: RunState) -> RunState:
+        key = jax.random.fold_in(stream(seed, "task"), index)
+        event_key = jax.random.fold_in(named(stream(seed, "mitigation"), "switch"), index)
+        learner = compose.on_switch(members, event_key, state.learner, setting)
+        return RunState(task.advance(state.stream, key, data), learner, state.total)
+
+    def loss_fn(params, variables, batch):
+        variables = {**variables, "params": params}
+        outputs, activations, new_state = network.apply(variables, batch.x)
+        loss = jnp.mean(head.loss(outputs, batch.y))
+        penalty = compose.penalty(members, params, Context(network, initial, activations))
+        return loss + penalty, (loss, outputs, activations, new_state)
+
+    def update(stream_state: State, learner: Learner, step: jax.Array):
+        stream_state, batch = task.batch(stream_state, jax.random.fold_in(data_key, step), step, data)
+        params = learner.variables["params"]
+        grads, (loss, outputs, activations, new_state) = jax.grad(loss_fn, has_aux=True)(
+            params, learner.variables, batch
+        )
+        updates, opt_state = tx.update(
+            grads, learner.opt_state, params, activations=activations, step=index * task.steps + step
+        )
+        variables = {**learner.variables, **new_state, "params": optax.apply_updates(params, updates)}
+        online = jnp.stack([loss, head.score(head.predict(outputs), batch.y)])
+        return stream_state, Learner(variables, opt_state), online, grads, updates
+
+    def finish(state: RunState) -> dict[str, jax.Array]:
+        variables, current = state.learner.variables, state.stream.current
+        batch = task.examples(current, jnp.arange(min(EVALUATED, data.labels.shape[0])), data)
+        outputs, _, _ = network.apply(variables, batch.x)
+        online = state.total / task.steps
+        return {
+            "online_loss": online[0],
+            "online_score": online[1],
+            "end_loss": jnp.mean(head.loss(outputs, batch.y)),
+            "end_score": head.score(head.predict(outputs), batch.y),
+            **measure.ranks(setting, variables, task.examples(current, reference, data).x, index),
+        }
+
+    def plain(step: jax.Array, state: RunState) -> RunState:
+        stream_state, learner, online, _, _ = update(state.stream, state.learner, step)
+        return RunState(stream_state, learner, state.total + online)
+
+    def interval(state: RunState, bounds: Chunk):
+        """Updates `firsts .. lasts - 1` plainly, then update `lasts`, measured."""
+        state = jax.lax.fori_loop(bounds.firsts, bounds.lasts, plain, state)
+        stream_state, learner, online, grads, updates = update(state.stream, state.learner, bounds.lasts)
+        x = task.examples(stream_state.current, reference, data).x
+        dense = measure.cheap(setting, learner.variables, x, grads, updates, initial)
+        return RunState(stream_state, learner, state.total + online), dense
+
+    if span.begins:
+        state = jax.lax.cond(index > 0, switch, lambda state: state, state._replace(total=jnp.zeros(2)))
+    state, dense = jax.lax.scan(interval, state, chunk)
+    return state, Record(dense, finish(state) if span.ends else {})
