@@ -1,0 +1,31 @@
+"""Diagnostics of plasticity: pure functions on activations, parameters, gradients and updates, one file a family.
+
+`diagnose(...)` runs a chosen set and returns a flat mapping of scalars; the functions that it is made of can be called
+on their own arrays (`plasticity.diagnostics.rank.srank(features)`). Importing this package needs JAX and NumPy only.
+"""
+
+from plasticity.diagnostics.base import (
+    Diagnostic,
+    Layer,
+    Observation,
+    Reading,
+    diagnose,
+    diagnostic,
+    diagnostics,
+    get,
+    thresholds_of,
+    unit_of,
+)
+
+__all__ = [
+    "Diagnostic",
+    "Layer",
+    "Observation",
+    "Reading",
+    "diagnose",
+    "diagnostic",
+    "diagnostics",
+    "get",
+    "thresholds_of",
+    "unit_of",
+]

@@ -1,0 +1,310 @@
+"""The registry of diagnostics and `diagnose`, which runs a chosen set on what the caller has.
+
+A diagnostic is a function `(Observation, *, thresholds) -> Reading` under the decorator `diagnostic`. All modules of this
+folder are imported the first time somebody asks, so a new diagnostic is one new file and no list is edited;
+other distributions join through the entry-point group `plasticity.diagnostics`.
+
+Everything is pure and has static shapes: no value is read on the host, so `diagnose` works inside `jit`, under `vmap`
+over runs, and in a notebook on NumPy arrays. Half-precision and integer input is computed in float32.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import entry_points
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from plasticity.activations import NONLINEARITIES
+from plasticity.errors import UserError, unknown
+from plasticity.network import Params
+
+Scalar = Float[Array, ""]
+#: The name of a nonlinearity of the suite, or any elementwise differentiable function.
+Phi = str | Callable[[jax.Array], jax.Array]
+
+#: What a diagnostic may need: arguments of `diagnose`, and what follows from them.
+NEEDS = {
+    "activations": "activations=",
+    "preactivations": "activations= with (pre, post) for every layer",
+    "singular_values": "activations=",
+    "params": "params=",
+    "initial_params": "initial_params=",
+    "grads": "grads=",
+    "updates": "updates=",
+    "learning_rate": "learning_rate=",
+}
+
+
+class Unmet(UserError):
+    """A diagnostic cannot be computed from what was given. `diagnose(choose=None)` leaves such diagnostics out."""
+
+
+class Reading(NamedTuple):
+    """The value for the whole network, if there is one, and one value a layer."""
+
+    whole: Scalar | None
+    layers: dict[str, Scalar]
+
+
+def as_rows(values: Any, name: str = "activations") -> Float[Array, "rows features"]:
+    """Flatten `[batch, (positions ...,) features]` to rows, in at least float32.
+
+    Every position of a feature map is a row, because a unit of a convolution is a channel.
+    """
+    x = jnp.asarray(values)
+    if x.ndim < 2 or x.size == 0:
+        raise UserError(f"{name} must be shaped [batch, (positions,) features] and not be empty, got {x.shape}")
+    return x.reshape(-1, x.shape[-1]).astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def safe_ratio(a: Any, b: Any) -> Array:
+    """a / b, with 0 / 0 = 0. A positive number over zero stays infinite; NaN stays NaN."""
+    a, b = jnp.asarray(a), jnp.asarray(b)
+    both = (a == 0) & (b == 0)
+    return jnp.where(both, 0.0, a / jnp.where(both, 1.0, b))
+
+
+def width_of(activation: Phi) -> int:
+    """Number of features a unit owns in `post`: 2 for CReLU, otherwise 1. Raises `UserError` on an unknown name."""
+    if not isinstance(activation, str):
+        return 1
+    if activation not in NONLINEARITIES:
+        raise unknown("activation", activation, NONLINEARITIES)
+    return NONLINEARITIES[activation].width
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One hidden layer's values as rows. `pre` is None where only outputs were given."""
+
+    name: str
+    pre: Float[Array, "rows units"] | None
+    post: Float[Array, "rows features"]
+    units: int
+
+    @classmethod
+    def of(cls, name: str, value: Any, activation: Phi) -> Layer:
+        """From an `Activation`, a pair (pre, post), or an array, which is taken as post."""
+        where = f"activations[{name!r}]"
+        pre, post = value if isinstance(value, tuple) and len(value) == 2 else (None, value)
+        post = as_rows(post, where)
+        pre = None if pre is None else as_rows(pre, where)
+        units = post.shape[-1] // width_of(activation) if pre is None else pre.shape[-1]
+        if units == 0 or post.shape[-1] % units or (pre is not None and pre.shape[0] != post.shape[0]):
+            shapes = f"pre {None if pre is None else pre.shape}, post {post.shape}"
+            raise UserError(f"{where} does not fit activation {activation!r}: {shapes}, as [rows, features]")
+        return cls(name, pre, post, units)
+
+    @cached_property
+    def finite(self) -> Bool[Array, ""]:
+        """Whether every value of the layer is finite; if not, all its readings are NaN."""
+        ok = jnp.isfinite(self.post).all()
+        return ok if self.pre is None else ok & jnp.isfinite(self.pre).all()
+
+    @cached_property
+    def singular_values(self) -> Float[Array, " k"]:
+        """Singular values of `post`, descending: computed once and shared by all rank diagnostics."""
+        from plasticity.diagnostics.rank import singular_values
+
+        return singular_values(self.post)
+
+    def guard(self, value: Array) -> Array:
+        """`value` as float, or NaN if the layer holds NaN or infinity: a diverged run must not look healthy."""
+        return jnp.where(self.finite, value, jnp.nan)
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What `diagnose` was given. `shared_spectrum`: somebody needs all singular values, so others should use them."""
+
+    layers: Mapping[str, Layer]
+    activation: Phi = "relu"
+    params: Params = None
+    initial_params: Params = None
+    grads: Params = None
+    updates: Params = None
+    learning_rate: Any = None
+    shared_spectrum: bool = False
+
+
+@dataclass(frozen=True)
+class Diagnostic:
+    """name: key in records. unit: of the value. range: lowest and highest value. needs: names in `NEEDS`.
+
+    cost: in words, against one forward pass. reference: author, year, identifier. compute: the function itself;
+    its keyword-only arguments are the thresholds, with the literature's defaults.
+    """
+
+    name: str
+    unit: str
+    range: tuple[float, float]
+    needs: tuple[str, ...]
+    cost: str
+    reference: str
+    compute: Callable[..., Reading]
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """Thresholds by name with their defaults."""
+        parameters = inspect.signature(self.compute).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+    @property
+    def summary(self) -> str:
+        """The first line of the docstring."""
+        return inspect.cleandoc(self.compute.__doc__ or "").splitlines()[0]
+
+
+_members: dict[str, Diagnostic] = {}
+_discovered = False
+
+
+def diagnostic(
+    *, name: str, unit: str, range: tuple[float, float], needs: tuple[str, ...], cost: str, reference: str
+) -> Callable[[Callable[..., Reading]], Callable[..., Reading]]:
+    """Decorator: register `compute(observation, *, thresholds) -> Reading` under `name`.
+
+    Raises TypeError on a second diagnostic of that name, a need that is not in `NEEDS`, a missing docstring, or a
+    threshold that another diagnostic has with another default.
+    """
+
+    def decorate(compute: Callable[..., Reading]) -> Callable[..., Reading]:
+        new = Diagnostic(name, unit, range, needs, cost, reference, compute)
+        if not (compute.__doc__ or "").strip():
+            raise TypeError(f"diagnostic {name!r} needs a docstring: it is what `describe` prints")
+        if "/" in name or (extra := set(needs) - set(NEEDS)):
+            raise TypeError(f"diagnostic {name!r}: no '/' in a name, and needs among {sorted(NEEDS)}, not {extra}")
+        for other in _members.values():
+            same = (other.compute.__module__, other.compute.__qualname__) == (compute.__module__, compute.__qualname__)
+            if other.name == name and not same:
+                raise TypeError(f"diagnostic {name!r} is registered twice: {other.compute} and {compute}")
+            for key, default in new.thresholds.items():
+                if other.name != name and other.thresholds.get(key, default) != default:
+                    raise TypeError(f"threshold {key!r} has different defaults in {other.name!r} and {name!r}")
+        _members[name] = new
+        return compute
+
+    return decorate
+
+
+def diagnostics() -> dict[str, Diagnostic]:
+    """All diagnostics by name, in alphabetical order."""
+    global _discovered
+    if not _discovered:
+        package = importlib.import_module(__package__ or "plasticity.diagnostics")
+        for info in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"{package.__name__}.{info.name}")
+        for point in entry_points(group="plasticity.diagnostics"):
+            point.load()
+        _discovered = True
+    return dict(sorted(_members.items()))
+
+
+def get(name: str) -> Diagnostic:
+    """The diagnostic called `name`; a `UserError` with the nearest match if there is none."""
+    members = diagnostics()
+    if name not in members:
+        raise unknown("diagnostic", name, members)
+    return members[name]
+
+
+def unit_of(key: str) -> str:
+    """The unit of a key of `diagnose`'s result, `name` or `name/layer`."""
+    return get(key.partition("/")[0]).unit
+
+
+def thresholds_of(key: str, **thresholds: Any) -> dict[str, Any]:
+    """The thresholds behind a key of `diagnose(..., **thresholds)`, to be recorded beside its value."""
+    return {name: thresholds.get(name, default) for name, default in get(key.partition("/")[0]).thresholds.items()}
+
+
+def per_layer(layers: Mapping[str, Layer], measure: Callable[[Layer], Array]) -> dict[str, Array]:
+    """`measure` of every layer, NaN where the layer holds NaN or infinity."""
+    return {name: layer.guard(measure(layer)) for name, layer in layers.items()}
+
+
+def over_units(layers: Mapping[str, Layer], measure: Callable[[Layer], Array]) -> Reading:
+    """Mean over units of a per-unit value `[units]`, by layer and over all units of the network.
+
+    The network's value weighs each unit equally (sum over units / number of units), not each layer. It is NaN if a
+    layer holds NaN or infinity, and if there are no layers.
+    """
+    sums = per_layer(layers, lambda layer: jnp.sum(measure(layer).astype(layer.post.dtype)))
+    units = sum(layer.units for layer in layers.values())
+    whole = sum(sums.values(), start=jnp.zeros(())) / units if units else jnp.array(jnp.nan)
+    return Reading(whole, {name: total / layers[name].units for name, total in sums.items()})
+
+
+def diagnose(
+    *,
+    activations: Mapping[str, Any] | None = None,
+    params: Params = None,
+    initial_params: Params = None,
+    grads: Params = None,
+    updates: Params = None,
+    activation: Phi = "relu",
+    learning_rate: Any = None,
+    choose: Iterable[str] | None = None,
+    **thresholds: Any,
+) -> dict[str, Array]:
+    """Run diagnostics and return their values as a flat mapping of scalar arrays.
+
+    activations: layer name -> `Activation`, a pair (pre, post), or an array (taken as post), each value shaped
+        `[batch, (positions ...,) units]`. Only what is passed is counted: leave out the output layer.
+    params, initial_params, grads, updates: trees of one structure, grouped into layers by their top-level key.
+    activation: the nonlinearity's name, or an elementwise function, which is treated as smooth.
+    learning_rate: scalar, for the effective learning rates.
+    choose: names of diagnostics. None means all that can be computed from what is given.
+    thresholds: any diagnostic's thresholds by name, e.g. `tau=0.1`; `thresholds_of` lists them.
+
+    Keys are `name` for the whole network and `name/layer` for a layer. Values are NaN where a layer holds NaN or
+    infinity. Raises `UserError` on an unknown name or threshold, and if a chosen diagnostic lacks its input.
+    """
+    members = diagnostics()
+    known = {key for member in members.values() for key in member.thresholds}
+    for key in thresholds:
+        if key not in known:
+            raise unknown("threshold", key, known)
+    chosen = (
+        list(members.values())
+        if choose is None
+        else [get(n) for n in ([choose] if isinstance(choose, str) else choose)]
+    )
+
+    layers = {name: Layer.of(name, value, activation) for name, value in (activations or {}).items()}
+    trees = {"params": params, "initial_params": initial_params, "grads": grads, "updates": updates}
+    given = {name for name, value in {**trees, "learning_rate": learning_rate}.items() if value is not None}
+    if activations is not None:
+        given |= {"activations", "singular_values"}
+        if all(layer.pre is not None for layer in layers.values()):
+            given.add("preactivations")
+    missing = {member.name: [need for need in member.needs if need not in given] for member in chosen}
+    ready = [member for member in chosen if not missing[member.name]]
+    if choose is not None and len(ready) < len(chosen):
+        name, needs = next((name, needs) for name, needs in missing.items() if needs)
+        raise Unmet(f"diagnostic {name!r} needs {', '.join(NEEDS[need] for need in needs)}")
+
+    shared = any("singular_values" in member.needs for member in ready)
+    seen = Observation(layers, activation, **trees, learning_rate=learning_rate, shared_spectrum=shared)
+    result: dict[str, Array] = {}
+    for member in ready:
+        own = {key: value for key, value in thresholds.items() if key in member.thresholds}
+        try:
+            reading = member.compute(seen, **own)
+        except Unmet:
+            if choose is None:
+                continue
+            raise
+        if reading.whole is not None:
+            result[member.name] = reading.whole
+        result |= {f"{member.name}/{layer}": value for layer, value in reading.layers.items()}
+    return result
