@@ -12,7 +12,8 @@ e lies in [-1, 1]. For Gaussian f its mean is 0 and its variance (1 - exp(-2 · 
 Deviation: the paper's frequency of 1e5 gives in effect random targets and, in float32, targets that depend on
 how the machine rounds. The streams default to 3. Explained variance reached by an MLP of 2 x 256 ReLU units
 (Adam, 1e-3) on 2,000 Fashion-MNIST images after 100, 400 and 2,000 updates of 100: frequency 1: .84, .98,
-.99; 2: .61, .94, .99; 3: .30, .75, .98; 10: .28, .70, .95; 1e5: .24, .73, .95. From 3 on it is as hard as random targets.
+.99; 2: .61, .94, .99; 3: .30, .75, .98; 10: .28, .70, .95; 1e5: .24, .73, .95. From 3 on it is as hard as
+random targets.
 
 `renewed` replaces a share of e: the correlation of new and old e is 1 - share. For jointly Gaussian f of
 correlation r that of e is sinh(frequency² · r) / sinh(frequency²), which is solved for r. The mix is of

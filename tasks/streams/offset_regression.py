@@ -38,16 +38,10 @@ class OffsetRegression(Task):
     kind = "regression"
     score_label: ClassVar[str] = "explained variance"
 
-    offset: float = traced(
-        10.0, positional=True, help="mean of the pretraining targets; e itself is within ±1"
-    )
-    pretrain: int = static(
-        10, ge=1, unit="tasks", help="tasks with one and the same target, before the fresh ones"
-    )
+    offset: float = traced(10.0, positional=True, help="mean of the pretraining targets; e itself is within ±1")
+    pretrain: int = static(10, ge=1, unit="tasks", help="tasks with one and the same target, before the fresh ones")
     carry: float = traced(1.0, ge=0, le=1, help="share of the offset that the fresh targets keep")
-    frequency: float = traced(
-        3.0, gt=0, unit="radians", help="radians of the sine per standard deviation of f"
-    )
+    frequency: float = traced(3.0, gt=0, unit="radians", help="radians of the sine per standard deviation of f")
 
     def problem(self, data: Data) -> Problem:
         """`target_range` is exact: |e| <= 1 around the one or two means of the stream."""

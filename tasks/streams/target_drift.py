@@ -46,20 +46,18 @@ class TargetDrift(Task):
     """Regression targets y_t(x) = offset_t + scale_t · e_t(x) whose mean and scale drift from task to task.
 
     e_t(x) = sin(frequency · f_t(x)) with f_t a random two-layer network, of variance 1 over the examples.
-    With task
-    t = 0, 1, ...:
+    With task t = 0, 1, ...:
 
-    growth: offset_t = offset · t, scale_t = 1 + scale · t.
-    sinusoid: offset_t = offset · sin(2π t / period), scale_t = 1 + scale · sin(2π t / period).
-    random_walk: offset_t = offset · w_t, scale_t = exp(scale · v_t), with w, v walks of N(0, 1) steps held
-    within ±3 · sqrt(num_tasks - 1).
+    - growth: offset_t = offset · t, scale_t = 1 + scale · t.
+    - sinusoid: offset_t = offset · sin(2π t / period), scale_t = 1 + scale · sin(2π t / period).
+    - random_walk: offset_t = offset · w_t, scale_t = exp(scale · v_t), with w, v walks of N(0, 1) steps held
+      within ±3 · sqrt(num_tasks - 1).
 
-    At a switch e keeps a correlation of 1 - redraw with the e before. Optimum: explained variance 1. Chance: 0.
+    At a switch e keeps a correlation of 1 - redraw with the e before.
+    Optimum: explained variance 1. Chance: 0.
     """
 
-    reference: ClassVar[str] = (
-        "Lyle et al. 2024, arXiv:2402.18762 (targets that grow); schedules of this suite"
-    )
+    reference: ClassVar[str] = "Lyle et al. 2024, arXiv:2402.18762 (targets that grow); schedules of this suite"
     kind = "regression"
     score_label: ClassVar[str] = "explained variance"
 
@@ -73,9 +71,7 @@ class TargetDrift(Task):
     scale: float = traced(0.0, ge=0, help="change of the targets' scale per task (sinusoid: its amplitude)")
     redraw: float = traced(1.0, ge=0, le=1, help="share of the target function that is new at a switch")
     period: int = static(10, ge=2, unit="tasks", help="period of the sinusoid")
-    frequency: float = traced(
-        3.0, gt=0, unit="radians", help="radians of the sine per standard deviation of f"
-    )
+    frequency: float = traced(3.0, gt=0, unit="radians", help="radians of the sine per standard deviation of f")
 
     def problem(self, data: Data) -> Problem:
         """`target_range` is exact (|e| <= 1) for growth and sinusoid; for random_walk the walks' bound."""
