@@ -1,0 +1,23 @@
+"""Online score (mean over all steps of a task) against the task index: how fast, not only how far."""
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis import curves
+from analysis.study import Study
+
+NAME = "online_learning"
+TITLE = "How fast each new task is learned"
+CAPTION = (
+    "Online score, the mean over all steps of a task, against the number of tasks already seen. It falls earlier than "
+    "the end-of-task score where a network still learns, but more slowly."
+)
+ORDER = 20
+
+
+def select(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
+    return curves.select(frame, study, "online_score")
+
+
+def draw(plotted: pd.DataFrame, study: Study) -> Figure:
+    return curves.draw(plotted, study, "online score")

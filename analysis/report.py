@@ -1,0 +1,261 @@
+"""One self-contained HTML page about a study: the verdict first, then claims, figures, all numbers, and where they
+come from."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis import page
+from analysis.figures import discover
+from analysis.load import load
+from analysis.save import caption, digest, render
+from analysis.stats import LEVEL
+from analysis.study import NONE, Study
+from analysis.style import styled
+from analysis.summary import Summary, summarise_study
+from analysis.tables import best_by_task, number, span
+from analysis.verdicts import Decided
+from plasticity.record import FINISHED, atomic
+
+_SECTIONS = (
+    ("claims", "Claims"),
+    ("figures", "Figures"),
+    ("combinations", "All combinations"),
+    ("runs", "Runs"),
+    ("provenance", "Provenance"),
+    ("reproduce", "How to reproduce"),
+)
+
+
+def write_report(study_dir: str | Path, out: str | Path | None = None, level: float = LEVEL) -> Path:
+    """Write the report of a study folder (or of a name under runs/); default place: report.html inside it.
+
+    Returns the path written. Raises `UserError` if the folder cannot be read or the file not be written.
+    """
+    study, frame = load(study_dir, level)
+    path = Path(out) if out is not None else study.paths[0] / "report.html"
+    html = build(study, frame)
+    with atomic(path) as aside:
+        aside.write_text(html, encoding="utf-8")
+    return path
+
+
+def build(study: Study, frame: pd.DataFrame) -> str:
+    """The page as text."""
+    summary = summarise_study(frame, study)
+    parts = {
+        "claims": _claims(summary),
+        "figures": _figures(study, frame),
+        "combinations": _combinations(summary, study),
+        "runs": _runs(study),
+        "provenance": _provenance(study),
+        "reproduce": _reproduce(study),
+    }
+    shown = [(key, title) for key, title in _SECTIONS if parts[key]]
+    links = "".join(f'<a href="#{key}">{title}</a>' for key, title in shown)
+    sections = "".join(f'<section id="{key}"><h2>{title}</h2>{parts[key]}</section>' for key, title in shown)
+    return page.page(study.title, _verdict(summary, study, links) + sections + _footer(study))
+
+
+def _verdict(summary: Summary, study: Study, links: str) -> str:
+    scale = f"{escape(study.scale)} scale · " if study.scale else ""
+    combinations, tasks = len(study.combinations), len(study.tasks)
+    facts = "".join(
+        f'<div><dt>{escape(a)}</dt><dd class="value">{escape(b)}</dd><dd class="detail">{escape(c)}</dd></div>'
+        for a, b, c in summary.facts
+    )
+    described = f'<p class="small">{escape(study.description)}</p>' if study.description else ""
+    return (
+        f'<header><p class="kicker">{escape(study.name)} · {scale}{combinations} combinations · {tasks} task kinds · '
+        f"{study.runs['seed'].nunique()} seeds</p><h1>{escape(study.title)}</h1>{described}</header>"
+        f'<section id="verdict" aria-label="Verdict"><p class="headline">{escape(summary.headline)}</p>'
+        f'<dl class="facts">{facts}</dl><div class="text">'
+        + "".join(f"<p>{escape(sentence)}</p>" for sentence in summary.sentences)
+        + f"</div></section><nav aria-label='Sections'>{links}</nav>"
+    )
+
+
+def _claims(summary: Summary) -> str:
+    if not summary.claims:
+        return ""
+    rows, kinds = [], []
+    for decided in summary.claims:
+        claim, test = decided.claim, decided.test
+        single = test.estimate is not None
+        words = f'{escape(claim.statement)}<div class="small">{escape(claim.source)}</div>'
+        rows.append([escape(claim.id), words, page.chip(decided.verdict), *(_numbers(test) if single else [""] * 3)])
+        kinds.append("")
+        if not single:
+            _part_rows(test, rows, kinds)
+    text = (
+        "<p>A claim is reproduced if the whole interval of its contrast lies on the claimed side of the margin, not "
+        "reproduced if it lies on the other side, and undecided if it contains the margin or fewer than three seeds "
+        "are complete. Contrasts are paired by seed. Where any of several parts may do, intervals are widened.</p>"
+    )
+    head = ["Claim", "Statement and contrasts", "Verdict", "Estimate", "Interval", "Seeds"]
+    title = "Claims with their verdicts"
+    return text + page.table(head, rows, caption=title, numeric=(3, 4, 5), classes="claims", row_classes=kinds)
+
+
+def _part_rows(test: Decided, rows: list[list[str]], kinds: list[str], depth: int = 1) -> None:
+    for part in test.parts:
+        name = part.name or {"AllOf": "all of", "AnyOf": "any of"}.get(part.kind, part.kind)
+        indent = f'<span style="padding-left:{depth}em">{escape(name)}</span>'
+        contrast = part.estimate is not None
+        words = (
+            f'{indent}<div class="small" style="padding-left:{depth}em">{_condition(part)}</div>'
+            if contrast
+            else indent
+        )
+        numbers = _numbers(part, named=True) if contrast else [""] * 3
+        rows.append(["", words, page.chip(part.verdict), *numbers])
+        kinds.append("part")
+        _part_rows(part, rows, kinds, depth + 1)
+
+
+def _condition(part: Decided) -> str:
+    sign = ">" if part.claimed == "greater" else "<"
+    note = f"; {part.note}" if part.note else ""
+    return escape(f"claimed {sign} {number(part.margin)}{note}")
+
+
+def _numbers(part: Decided, named: bool = False) -> list[str]:
+    e = part.estimate
+    assert e is not None
+    below = "" if named else f'<div class="small">{_condition(part)}</div>'
+    level = f'<div class="small">{100 * e.level:.3g} %</div>'
+    signed = span(e.low, e.high, signed=True)
+    return [number(e.value, signed=True) + below, signed + level, str(e.n)]
+
+
+def _figures(study: Study, frame: pd.DataFrame) -> str:
+    found, nothing = [], []
+    for module in discover():
+        plotted = module.select(frame, study)
+        if plotted.empty:
+            nothing.append(module.TITLE)
+            continue
+        with styled():
+            svg = render(module.draw(plotted, study), "svg")
+        alt = f"{module.TITLE}. {module.CAPTION} The plotted numbers are written by: python -m analysis figures."
+        found.append(
+            page.figure(svg, name=module.NAME, title=module.TITLE, alt=alt, caption=caption(module, plotted, study))
+        )
+    if nothing:
+        found.append(f'<p class="small">Nothing recorded to draw: {escape(", ".join(nothing))}.</p>')
+    return "".join(found)
+
+
+def _combinations(summary: Summary, study: Study) -> str:
+    table, best = summary.table, best_by_task(summary.table, study)
+    tasks = [task for task in study.tasks if (table["task"] == task.key).any()]
+    cells = {(r.task, r.combination): r for r in table.itertuples()}
+    over_all = {s.combination: s for s in summary.ranking.standings}
+    rows, bold = [], {}
+    ranked = list(over_all)
+    rest = [c for c in study.combinations if c not in over_all]
+    for i, c in enumerate([*ranked, *rest]):
+        row = [escape(study.label(c))]
+        standing = over_all.get(c)
+        score = standing.score if standing else summary.ranking.reference if c == study.reference else None
+        row.append(_cell(score.value, score.low, score.high, score.n) if score else "–")
+        gain = standing.gain if standing else None
+        row.append(_cell(gain.value, gain.low, gain.high, None, signed=True) if gain else "–")
+        for j, task in enumerate(tasks):
+            r: Any = cells.get((task.key, c))
+            row.append(_cell(r.value, r.low, r.high, r.n) if r is not None else "–")
+            if best.get(task.key) == c:
+                bold[i, j + 3] = "best"
+        rows.append(row)
+    against = [f"minus {study.label(NONE)}"]
+    head = ["Combination", "All task kinds", *against, *(escape(task.label) for task in tasks)]
+    text = "Late score with interval and number of seeds; best of each task kind in bold"
+    if any(s.gain for s in summary.ranking.standings):
+        text += ". Differences are paired by seed and widened for the number of comparisons"
+    return page.table(head, rows, caption=text, numeric=range(1, len(head)), cell_classes=bold)
+
+
+def _cell(value: float, low: float, high: float, n: int | None, signed: bool = False) -> str:
+    seeds = f" · n {n}" if n is not None else ""
+    return f'{number(value, signed=signed)}<div class="small">{span(low, high, signed=signed)}{seeds}</div>'
+
+
+def _runs(study: Study) -> str:
+    runs = study.runs
+    count = runs["status"].value_counts()
+    missing = max(study.planned - len(runs), 0)
+    said = [f"{n} {status}" for status, n in count.items()] + [f"{missing} planned but without any record"] * bool(
+        missing
+    )
+    odd = runs[~runs["status"].isin(["done"])].sort_values(["status", "task", "mitigations", "seed"])
+    text = f"<p>{escape('; '.join(said))}.</p>"
+    if odd.empty:
+        return text
+    rows = []
+    for r in odd.to_dict("records"):
+        effect = "score 0 from there on" if r["status"] in FINISHED else "left out"
+        why = escape(str(r["error"]).strip().splitlines()[-1][:300]) if r["error"] else ""
+        where = [escape(study.task(r["task"]).label), escape(study.label(r["combination"])), str(r["seed"])]
+        rows.append([f"<code>{escape(r['run_id'])}</code>", *where, escape(r["status"]), effect, why])
+    head = ["Run", "Task kind", "Combination", "Seed", "Status", "In the numbers", "Error"]
+    shown = page.table(head, rows[:200], caption="Runs that did not simply finish", numeric=(3,))
+    more = f'<p class="small">and {len(rows) - 200} more.</p>' if len(rows) > 200 else ""
+    return text + shown + more
+
+
+def _provenance(study: Study) -> str:
+    if not study.provenance:
+        return ""
+    values: dict[str, dict[str, list[str]]] = {}
+    for group, record in study.provenance:
+        for key, value in _flat(record if isinstance(record, dict) else {"provenance": record}):
+            values.setdefault(key, {}).setdefault(value, []).append(group)
+    rows = []
+    for key, found in values.items():
+        lines = []
+        for value, groups in list(found.items())[:12]:
+            which = (
+                ""
+                if len(found) == 1
+                else f' <span class="small">{escape(", ".join(groups[:4]))}{" …" * (len(groups) > 4)}</span>'
+            )
+            lines.append(f"<div><code>{escape(value)}</code>{which}</div>")
+        more = f'<div class="small">and {len(found) - 12} other values</div>' if len(found) > 12 else ""
+        rows.append([escape(key), "".join(lines) + more])
+    many = len(study.provenance)
+    title = f"Provenance of {many} group{'s' * (many > 1)} of runs; a value without a group holds for all"
+    return page.table(["Key", "Value"], rows, caption=title)
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested provenance as dotted keys and texts."""
+    out: list[tuple[str, str]] = []
+    for key, item in value.items():
+        if isinstance(item, dict) and item:
+            out += _flat(item, f"{prefix}{key}.")
+        elif isinstance(item, list) and all(isinstance(x, str) for x in item):
+            out.append((f"{prefix}{key}", shlex.join(item) if key == "argv" else ", ".join(item)))
+        else:
+            out.append((f"{prefix}{key}", item if isinstance(item, str) else json.dumps(item)))
+    return out
+
+
+def _reproduce(study: Study) -> str:
+    lines = [shlex.join(command) for command in study.commands]
+    lines.append(shlex.join(["python", "-m", "analysis", "report", *dict.fromkeys(p.name for p in study.paths)]))
+    specs = "".join(f"<li>{escape(t.label)}: <code>{escape(t.spec)}</code></li>" for t in study.tasks if t.spec)
+    tasks = f"<p>Task kinds, as spec text:</p><ul>{specs}</ul>" if specs else ""
+    return f"<p>From a clone of the suite:</p><pre>{escape(chr(10).join(lines))}</pre>{tasks}"
+
+
+def _footer(study: Study) -> str:
+    return (
+        f"<footer>{study.runs['run_id'].nunique()} runs, digest <code>{digest(study)}</code>. "
+        "The same records give the same page, byte for byte.</footer>"
+    )

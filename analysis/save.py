@@ -1,0 +1,75 @@
+"""A figure on disk: PDF, PNG, the plotted numbers as CSV and a caption, the same bytes for the same records.
+
+matplotlib would write the date and a random salt into its files; both are fixed here, so that a figure under
+version control changes when its numbers do and not before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis.figures import FigureModule, discover
+from analysis.stats import describe_method
+from analysis.study import Study
+from analysis.style import styled
+from plasticity.record import atomic
+
+_METADATA = {
+    "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
+    "png": {"Software": None},
+    "svg": {"Date": None, "Creator": None},
+}
+DPI = 170
+
+
+def render(figure: Figure, kind: str) -> bytes:
+    """The bytes of a figure as pdf, png or svg. Call inside `styled()`."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind, dpi=DPI, metadata=_METADATA[kind])
+    return buffer.getvalue()
+
+
+def digest(study: Study) -> str:
+    """A short hash of the runs a study was read from: their ids and whether they had finished."""
+    lines = sorted(f"{r.run_id} {r.status}" for r in study.runs[["run_id", "status"]].itertuples())
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
+
+
+def caption(module: FigureModule, plotted: pd.DataFrame, study: Study) -> str:
+    """Caption text: what is seen, number of seeds, interval method, which runs."""
+    text = [module.CAPTION]
+    if "n" in plotted and len(plotted):
+        low, high = int(plotted["n"].min()), int(plotted["n"].max())
+        text.append(f"n = {low if low == high else f'{low} to {high}'} seeds.")
+    text.append(describe_method(study.level))
+    runs = study.runs["run_id"].nunique()
+    text.append(f"Study {study.name}, {runs} runs, digest {digest(study)}.")
+    return " ".join(text)
+
+
+def save_figures(frame: pd.DataFrame, study: Study, out: Path, only: tuple[str, ...] = ()) -> dict[str, list[Path]]:
+    """Write the figures into a folder; returns the files by figure, an empty list where there was nothing to draw."""
+    written: dict[str, list[Path]] = {}
+    for module in discover():
+        if only and module.NAME not in only:
+            continue
+        plotted = module.select(frame, study)
+        written[module.NAME] = []
+        if plotted.empty:
+            continue
+        with styled():
+            figure = module.draw(plotted, study)
+            contents = {kind: render(figure, kind) for kind in ("pdf", "png")}
+        contents["csv"] = plotted.to_csv(index=False, float_format="%.8g", lineterminator="\n").encode()
+        contents["txt"] = (f"{module.TITLE}. {caption(module, plotted, study)}\n").encode()
+        for kind, data in contents.items():
+            path = out / f"{module.NAME}.{kind}"
+            with atomic(path) as aside:
+                aside.write_bytes(data)
+            written[module.NAME].append(path)
+    return written

@@ -1,0 +1,63 @@
+"""The central table: late score of every combination on every task kind, and its distance from a fresh network."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from analysis.outcomes import late, paired
+from analysis.stats import summarise
+from analysis.study import NONE, Study
+
+COLUMNS = ["task", "combination", "value", "low", "high", "n"]
+
+
+def late_table(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """One row a task kind and combination: late score with interval and number of seeds, and paired differences.
+
+    gap: minus the fresh-network reference; gain: minus no mitigation; each with _low and _high, NaN if none.
+    """
+    values = late(frame, study)
+    table = summarise(values, ["task", "combination"], level=study.level)
+    table[["low", "high"]] = table[["low", "high"]].clip(0, 1)
+    for name, base in (("gap", study.reference), ("gain", NONE)):
+        found = []
+        for c in study.combinations:
+            if base is not None and c != base:
+                found.append(paired(values, c, base).assign(combination=c))
+        blank = pd.DataFrame({"task": [], "combination": [], "value": []})
+        differences = pd.concat(found) if found else blank
+        own = summarise(differences, ["task", "combination"], level=study.level)
+        own = own.rename(columns={"value": name, "low": f"{name}_low", "high": f"{name}_high"})
+        table = table.merge(own.drop(columns="n"), on=["task", "combination"], how="left")
+    ranks = {c: i for i, c in enumerate(study.combinations)}
+    places = {t.key: i for i, t in enumerate(study.tasks)}
+    order = np.lexsort([table["combination"].map(ranks).astype(int), table["task"].map(places).astype(int)])
+    return table.iloc[order].reset_index(drop=True)
+
+
+def best_by_task(table: pd.DataFrame, study: Study) -> dict[str, str]:
+    """The combination with the highest late score on each task kind, the reference left out."""
+    rivals = table[table["combination"] != (study.reference or "")]
+    top = rivals.loc[rivals.groupby("task", observed=True)["value"].idxmax()] if len(rivals) else rivals
+    return {str(t): str(c) for t, c in zip(top["task"], top["combination"], strict=True)}
+
+
+def number(value: float, *, signed: bool = False) -> str:
+    """A number for people: two decimals from 0.1 to 100, else three significant digits; a true minus sign."""
+    if value is None or math.isnan(value):
+        return "n/a"
+    size = abs(value)
+    text = f"{size:.2f}" if 0.095 <= size < 100 or size == 0 else f"{size:.3f}" if 0.0005 <= size < 1 else f"{size:.3g}"
+    if not text.strip("0."):
+        return "0.00"
+    return ("−" if value < 0 else "+" if signed else "") + text
+
+
+def span(low: float, high: float, *, signed: bool = False) -> str:
+    """An interval for people."""
+    if math.isnan(low) or math.isnan(high):
+        return "[n/a]"
+    return f"[{number(low, signed=signed)}, {number(high, signed=signed)}]"
