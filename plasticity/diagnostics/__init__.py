@@ -1,7 +1,8 @@
 """Diagnostics of plasticity: pure functions on activations, parameters, gradients and updates, one file a family.
 
-`diagnose(...)` runs a chosen set and returns a flat mapping of scalars; the functions that it is made of can be called
-on their own arrays (`plasticity.diagnostics.rank.srank(features)`). Importing this package needs JAX and NumPy only.
+`diagnose(...)` runs a chosen set and returns a flat mapping of scalars; the functions that it is made of can be
+called on arrays directly, e.g. `plasticity.diagnostics.rank.srank(features)`. Importing this package needs JAX
+and NumPy only (and jaxtyping, for the shapes in annotations).
 """
 
 from plasticity.diagnostics.base import (

@@ -1,8 +1,8 @@
 """The registry of diagnostics and `diagnose`, which runs a chosen set on what the caller has.
 
-A diagnostic is a function `(Observation, *, thresholds) -> Reading` under the decorator `diagnostic`. All modules of this
-folder are imported the first time somebody asks, so a new diagnostic is one new file and no list is edited;
-other distributions join through the entry-point group `plasticity.diagnostics`.
+A diagnostic is a function `(Observation, *, thresholds) -> Reading` under the decorator `diagnostic`. All
+modules of this folder are imported the first time somebody asks, so a new diagnostic is one new file and no
+list is edited; other distributions join through the entry-point group `plasticity.diagnostics`.
 
 Everything is pure and has static shapes: no value is read on the host, so `diagnose` works inside `jit`, under `vmap`
 over runs, and in a notebook on NumPy arrays. Half-precision and integer input is computed in float32.
@@ -14,7 +14,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import entry_points
 from typing import Any, NamedTuple
@@ -90,6 +90,7 @@ class Layer:
     pre: Float[Array, "rows units"] | None
     post: Float[Array, "rows features"]
     units: int
+    _memo: dict[Callable, Array] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, name: str, value: Any, activation: Phi) -> Layer:
@@ -110,12 +111,11 @@ class Layer:
         ok = jnp.isfinite(self.post).all()
         return ok if self.pre is None else ok & jnp.isfinite(self.pre).all()
 
-    @cached_property
-    def singular_values(self) -> Float[Array, " k"]:
-        """Singular values of `post`, descending: computed once and shared by all rank diagnostics."""
-        from plasticity.diagnostics.rank import singular_values
-
-        return singular_values(self.post)
+    def once(self, measure: Callable[[Array], Array]) -> Array:
+        """`measure(post)`, computed once however many diagnostics ask: singular values are shared by the ranks."""
+        if measure not in self._memo:
+            self._memo[measure] = measure(self.post)
+        return self._memo[measure]
 
     def guard(self, value: Array) -> Array:
         """`value` as float, or NaN if the layer holds NaN or infinity: a diverged run must not look healthy."""
@@ -164,6 +164,10 @@ class Diagnostic:
         return inspect.cleandoc(self.compute.__doc__ or "").splitlines()[0]
 
 
+def _where(compute: Callable[..., Any]) -> tuple[str, str]:
+    return compute.__module__, compute.__qualname__
+
+
 _members: dict[str, Diagnostic] = {}
 _discovered = False
 
@@ -184,7 +188,7 @@ def diagnostic(
         if "/" in name or (extra := set(needs) - set(NEEDS)):
             raise TypeError(f"diagnostic {name!r}: no '/' in a name, and needs among {sorted(NEEDS)}, not {extra}")
         for other in _members.values():
-            same = (other.compute.__module__, other.compute.__qualname__) == (compute.__module__, compute.__qualname__)
+            same = _where(other.compute) == _where(compute)
             if other.name == name and not same:
                 raise TypeError(f"diagnostic {name!r} is registered twice: {other.compute} and {compute}")
             for key, default in new.thresholds.items():

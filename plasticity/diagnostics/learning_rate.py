@@ -1,14 +1,15 @@
 """Effective learning rates: the step size that matters to a layer whose scale does not.
 
-In a layer followed by normalisation, f(cW) = f(W), so its function depends on W / ||W|| only, and a step of size lr in W
-moves that direction by
+In a layer followed by normalisation, f(cW) = f(W), so its function depends on W / ||W|| only, and a step of
+size lr in W moves that direction by
 
     effective_lr_sgd   lr / ||W||_2^2     plain gradient steps: the gradient itself shrinks as 1 / ||W||
     effective_lr_adam  lr / ||W||_2       steps whose size does not depend on the gradient's scale (Adam, RMSProp)
 
-Range 0 to infinity; infinite for W = 0, but 0 if the learning rate is 0 too. W are the kernels: all leaves of two or more
-dimensions of the layer. A layer without a kernel (a normalisation) has no value. The network's value treats all kernels as
-one vector. For a layer that is not followed by normalisation the number is defined but does not have this meaning.
+Range 0 to infinity; infinite for W = 0, but 0 if the learning rate is 0 too. W are the kernels: all leaves of
+two or more dimensions of the layer. A layer without a kernel (a normalisation) has no value. The network's
+value treats all kernels as one vector. For a layer that is not followed by normalisation the number is defined
+but does not have this meaning.
 
 References: Lyle et al. 2024 (arXiv:2407.01800); van Laarhoven 2017 (arXiv:1706.05350). The name collides: elsewhere
 ||g|| / ||theta||, with no learning rate in it, is logged as "effective learning rate".

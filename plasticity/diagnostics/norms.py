@@ -1,20 +1,21 @@
 """Norms of parameters, of gradients and of updates; distance from the initial parameters.
 
-    weight norm               ||theta||_2                            weight magnitude   mean |theta|
-    distance from init        ||theta - theta_0||_2                  relative distance  ||theta - theta_0|| / ||theta_0||
-    gradient norm             ||g||_2                                update norm        ||delta theta||_2
-    update ratio              ||delta theta||_2 / ||theta||_2
+    weight norm                  ||theta||_2                    gradient norm   ||g||_2
+    weight magnitude             mean |theta|                   update norm     ||delta theta||_2
+    distance from init           ||theta - theta_0||_2          update ratio    ||delta theta||_2 / ||theta||_2
+    relative distance from init  ||theta - theta_0||_2 / ||theta_0||_2
 
-All range from 0 to infinity. A layer is what hangs on one top-level key of the tree, with everything in it: kernels,
-biases, the affine parameters of normalisation. A layer's norm is over all its entries, the network's over all entries of
-all layers, so squared norms of layers add up to the network's.
+All range from 0 to infinity. A layer is what hangs on one top-level key of the tree, with everything in it:
+kernels, biases, the affine parameters of normalisation. A layer's norm is over all its entries, the network's
+over all entries of all layers, so squared norms of layers add up to the network's.
 
 References: norms: Lyle et al. 2024 (arXiv:2402.18762), section 3.2; weight magnitude: Dohare et al. 2024
 (doi:10.1038/s41586-024-07711-7); distance from init: Kumar et al. 2023 (arXiv:2308.11958).
 
-Names collide. A "weight norm" that is mean-normalised, or is a sum over tensors, is another number. A gradient norm is of
-the gradient that is passed: before or after clipping is the caller's choice; likewise an update is what the optimiser
-returned, before or after a reset. 0 / 0 is 0 in ratios; NaN stays NaN; a tree without entries has norm 0.
+Names collide. A "weight norm" that is mean-normalised, or is a sum over tensors, is another number. A gradient
+norm is of the gradient that is passed: before or after clipping is the caller's choice; likewise an update is
+what the optimiser returned, before or after a reset. 0 / 0 is 0 in ratios; NaN stays NaN; a tree without
+entries has norm 0.
 """
 
 from __future__ import annotations

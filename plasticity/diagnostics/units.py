@@ -7,12 +7,13 @@ A unit j of a hidden layer has preactivation a_j(x) and output h_j(x) = phi(a_j(
     linearised    not dead, and phi acts on the unit's rows as one affine function
     sign entropy  H(p) = -p log2 p - (1 - p) log2(1 - p), p = share of rows with a_j > 0; in bits, 0 to 1
 
-References: dead and linearised units: Lyle et al. 2024, "Disentangling the causes of plasticity loss" (arXiv:2402.18762),
-which gives no tolerances: those here are the suite's. Dormant units: Sokar et al. 2023 (arXiv:2302.12902).
+References: dead and linearised units: Lyle et al. 2024, "Disentangling the causes of plasticity loss"
+(arXiv:2402.18762), which gives no tolerances: those here are the suite's. Dormant units: Sokar et al. 2023
+(arXiv:2302.12902).
 
-Names collide in the literature. "Dead" and "dormant" also stand for the share of zero activations (that is sparsity), for
-units active on fewer than 1 % of rows, and for dead feature-map elements; none of those is computed here. A
-network's value is sum over units / number of units, where others average the layers' shares.
+Names collide in the literature. "Dead" and "dormant" also stand for the share of zero activations (that is
+sparsity), for units active on fewer than 1 % of rows, and for dead feature-map elements; none of those is
+computed here. A network's value is sum over units / number of units, where others average the layers' shares.
 
 With CReLU a unit is a pair of features, u and u + U: it is dead or dormant only if both are. On a batch of one
 row every unit is constant, so each unit that is not dead and not a ReLU at zero counts as linearised. All masks are
@@ -57,9 +58,9 @@ def dead_mask(
 ) -> Bool[Array, " units"]:
     """Units that pass no gradient on any row.
 
-    For ReLU, leaky ReLU and CReLU the test is exact and reads `post` only: h = 0 on all rows. A leaky ReLU with a positive
-    slope is therefore never dead, unless its preactivation is identically zero. For every other phi it is
-    max over rows of |phi'(pre)| < dead_tolerance, and `pre` is required. Cost: elementwise.
+    For ReLU, leaky ReLU and CReLU the test is exact and reads `post` only: h = 0 on all rows. A leaky ReLU with
+    a positive slope is therefore never dead, unless its preactivation is identically zero. For every other phi
+    it is max over rows of |phi'(pre)| < dead_tolerance, and `pre` is required. Cost: elementwise.
     """
     post = as_rows(post)
     units = post.shape[-1] // width_of(activation)
@@ -101,8 +102,8 @@ def sign_entropy(positive: Float[Array, " units"]) -> Float[Array, " units"]:
 def dormant_scores(post: Float[Array, "*batch features"]) -> Float[Array, " features"]:
     """Mean |h| per feature over its mean over the layer's features: 1 is average, 0 is dead. Cost: elementwise.
 
-    The mean of the scores is 1 (the paper's text says they sum to 1; its authors confirm the mean). In a layer that is zero
-    everywhere all scores are 0. Multiplying the layer by a positive number changes nothing.
+    The mean of the scores is 1 (the paper's text says they sum to 1; its authors confirm the mean). In a layer
+    that is zero everywhere all scores are 0. Multiplying the layer by a positive number changes nothing.
     """
     h = jnp.abs(as_rows(post))
     # Divided by the largest value first, so that means of tiny or huge activations neither vanish nor overflow.
@@ -123,8 +124,8 @@ def dormant_mask(
 def affine_fit(pre: Float[Array, "*batch units"], post: Float[Array, "*batch features"]) -> Float[Array, " units"]:
     """R^2 of the best affine fit of post on pre over rows, 0 to 1; for CReLU the smaller one of the pair.
 
-    Equals the squared correlation. A post that is constant over rows (up to rounding) is fitted exactly: R^2 = 1, as on a
-    batch of one. A constant pre with a varying post gives 0. Cost: elementwise.
+    Equals the squared correlation. A post that is constant over rows (up to rounding) is fitted exactly: R^2 =
+    1, as on a batch of one. A constant pre with a varying post gives 0. Cost: elementwise.
     """
     z, h = as_rows(pre), as_rows(post)
     units = z.shape[-1]
@@ -266,7 +267,7 @@ def _dormant_units(seen: Observation, *, tau: float = 0.025) -> Reading:
     reference="name from follow-ups of " + _LYLE,
 )
 def _sign_entropy(seen: Observation) -> Reading:
-    """Mean over units of the entropy of the preactivation's sign: 0 for dead and one-sided units, 1 for balanced ones."""
+    """Mean over units of the entropy of the preactivation's sign: 0 if dead or one-sided, 1 if balanced."""
 
     def measure(layer: Layer) -> Array:
         return sign_entropy(positive_share(layer.pre, layer.post, seen.activation))
