@@ -31,9 +31,7 @@ from plasticity.errors import UserError
 from plasticity.registry import Family
 
 
-@partial(
-    jax.tree_util.register_dataclass, data_fields=["images", "labels", "mean", "std"], meta_fields=["counts"]
-)
+@partial(jax.tree_util.register_dataclass, data_fields=["images", "labels", "mean", "std"], meta_fields=["counts"])
 @dataclasses.dataclass(frozen=True)
 class Data:
     """images: uint8 `[examples, height, width, channels]`; labels: int32 `[examples]`; mean, std
@@ -121,17 +119,14 @@ class Task(Config):
     examples_used: int = static(
         2000, ge=1, unit="examples", help="examples in the stream, the first so many of the data"
     )
-    transition: float = traced(
-        0.0, ge=0, le=1, help="share of a task over which the switch is smeared; 0 = abrupt"
-    )
+    transition: float = traced(0.0, ge=0, le=1, help="share of a task over which the switch is smeared; 0 = abrupt")
     data: str = static("fashion_mnist", help="name of a data set, or the path of an idx(.gz) or npz file")
     pool: int = static(1, ge=1, unit="pixels", help="average-pool the images by this factor (1 = full size)")
 
     def validate(self) -> None:
         if self.batch_size > self.examples_used:
             raise UserError(
-                f"{self.name}: batch_size must be at most examples_used ({self.examples_used}), "
-                f"got {self.batch_size}"
+                f"{self.name}: batch_size must be at most examples_used ({self.examples_used}), got {self.batch_size}"
             )
 
     # What a member defines ----------------------------------------------------------------------------------
@@ -182,9 +177,7 @@ class Task(Config):
         share = step / jnp.maximum(ramp, 1.0)
         batch = jax.lax.cond(
             step < ramp,
-            lambda new: self._mix(
-                self.examples(state.previous, indices, data), new, share, jax.random.fold_in(key, 1)
-            ),
+            lambda new: self._mix(self.examples(state.previous, indices, data), new, share, jax.random.fold_in(key, 1)),
             lambda new: new,
             new,
         )

@@ -24,9 +24,7 @@ def check(task: Task, data: Data) -> None:
     if data.images.shape[0] != examples:
         raise UserError(f"{task.name}: the data have {data.images.shape[0]} images but {examples} labels")
     if examples != task.examples_used:
-        raise UserError(
-            f"{task.name}: examples_used is {task.examples_used}, the data have {examples} examples"
-        )
+        raise UserError(f"{task.name}: examples_used is {task.examples_used}, the data have {examples} examples")
     if examples < 2:
         raise UserError(f"{task.name}: at least 2 examples are needed, examples_used is {examples}")
     if task.kind == "classification" and data.classes < 2:

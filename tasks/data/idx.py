@@ -51,16 +51,12 @@ def read(path: Path, axes: int, what: str) -> np.ndarray:
     content = _content(path)
     if len(content) < 4 or content[:2] != MAGIC:
         found = content[:4].hex(" ") or "an empty file"
-        raise UserError(
-            f"{path} is no idx file: it must begin with 00 00 08 {axes:02x} ({what}), found {found}"
-        )
+        raise UserError(f"{path} is no idx file: it must begin with 00 00 08 {axes:02x} ({what}), found {found}")
     kind, count = content[2], content[3]
     if kind != UNSIGNED_BYTE:
         raise UserError(f"{path}: {what} must be unsigned bytes (idx type 0x08), found idx type 0x{kind:02x}")
     if count != axes:
-        raise UserError(
-            f"{path}: {what} must have {axes} axes, found {count}; is this a file of something else?"
-        )
+        raise UserError(f"{path}: {what} must have {axes} axes, found {count}; is this a file of something else?")
     start = 4 + 4 * count
     if len(content) < start:
         raise UserError(f"{path} is truncated: the header has {start} bytes, found {len(content)}")

@@ -45,13 +45,9 @@ def find(name_or_path: str) -> Path:
         return path
     if path.is_dir():
         usable = [
-            file.name
-            for file in sorted(path.iterdir())
-            if _reader(file) is not None and "labels" not in file.name
+            file.name for file in sorted(path.iterdir()) if _reader(file) is not None and "labels" not in file.name
         ]
-        raise UserError(
-            f"{path} is a folder; name a file in it: {', '.join(usable) or '(it has no idx or npz file)'}"
-        )
+        raise UserError(f"{path} is a folder; name a file in it: {', '.join(usable) or '(it has no idx or npz file)'}")
     beside = [str(path.parent / file.name) for file in path.parent.iterdir()] if path.parent.is_dir() else []
     near = difflib.get_close_matches(name_or_path, [*EMBEDDED, *beside], n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
@@ -102,9 +98,7 @@ def _checked(path: Path, images: np.ndarray, labels: np.ndarray) -> tuple[np.nda
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
-        raise UserError(
-            f"{path}: labels must be whole numbers [n], found {labels.dtype} of shape {labels.shape}"
-        )
+        raise UserError(f"{path}: labels must be whole numbers [n], found {labels.dtype} of shape {labels.shape}")
     if len(images) != len(labels):
         raise UserError(f"{path}: {len(images)} images but {len(labels)} labels")
     if images.size == 0:

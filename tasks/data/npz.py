@@ -34,9 +34,7 @@ def _keys(path: Path, found: list[str]) -> tuple[str, str]:
         if set(pair) <= set(found):
             return pair
     wanted = ", ".join(" and ".join(pair) for pair in KEYS)
-    raise UserError(
-        f"{path} must hold one of the pairs {wanted}; found {', '.join(sorted(found)) or 'nothing'}"
-    )
+    raise UserError(f"{path} must hold one of the pairs {wanted}; found {', '.join(sorted(found)) or 'nothing'}")
 
 
 def _array(path: Path, arrays: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
@@ -44,7 +42,5 @@ def _array(path: Path, arrays: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
         return arrays[key]
     except ValueError as error:
         if "allow_pickle" in str(error):
-            raise UserError(
-                f"{path}: {key} is an array of objects, which is never read; store plain numbers"
-            ) from None
+            raise UserError(f"{path}: {key} is an array of objects, which is never read; store plain numbers") from None
         raise UserError(f"{path}: {key} cannot be read: it is truncated or damaged ({error})") from None
