@@ -22,7 +22,8 @@ KEYS = (("x", "y"), ("x_train", "y_train"), ("images", "labels"))
 def read_pair(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """The images and labels of an npz file, as they are in it. Raises `UserError` if it cannot be read."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # Opened here, because np.load leaves a file open that is no zip.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             images, labels = _keys(path, arrays.files)
             return _array(path, arrays, images), _array(path, arrays, labels)
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
