@@ -83,7 +83,8 @@ def capture(fn: Callable[..., Any]) -> Callable[..., tuple[Any, dict[str, jax.Ar
 class _Program:
     """A traced program without arguments, in which the calls around taps are inlined.
 
-    taps: name -> the variable or literal that holds the value. top: the variables of the program that inlining replaced.
+    taps: name -> the variable or literal that holds the value. top: what stands for the variables that inlining
+    replaced.
     """
 
     def __init__(self, closed: Any) -> None:

@@ -99,8 +99,9 @@ class Layer:
         pre, post = value if isinstance(value, tuple) and len(value) == 2 else (None, value)
         post = as_rows(post, where)
         pre = None if pre is None else as_rows(pre, where)
-        units = post.shape[-1] // width_of(activation) if pre is None else pre.shape[-1]
-        if units == 0 or post.shape[-1] % units or (pre is not None and pre.shape[0] != post.shape[0]):
+        width = width_of(activation)
+        units = post.shape[-1] // width if pre is None else pre.shape[-1]
+        if post.shape[-1] != units * width or (pre is not None and pre.shape[0] != post.shape[0]):
             shapes = f"pre {None if pre is None else pre.shape}, post {post.shape}"
             raise UserError(f"{where} does not fit activation {activation!r}: {shapes}, as [rows, features]")
         return cls(name, pre, post, units)
@@ -185,8 +186,10 @@ def diagnostic(
         new = Diagnostic(name, unit, range, needs, cost, reference, compute)
         if not (compute.__doc__ or "").strip():
             raise TypeError(f"diagnostic {name!r} needs a docstring: it is what `describe` prints")
-        if "/" in name or (extra := set(needs) - set(NEEDS)):
-            raise TypeError(f"diagnostic {name!r}: no '/' in a name, and needs among {sorted(NEEDS)}, not {extra}")
+        if "/" in name:
+            raise TypeError(f"diagnostic {name!r}: no '/' in a name, it separates the layer")
+        if extra := sorted(set(needs) - set(NEEDS)):
+            raise TypeError(f"diagnostic {name!r} needs {extra}, which is not among {sorted(NEEDS)}")
         for other in _members.values():
             same = _where(other.compute) == _where(compute)
             if other.name == name and not same:
