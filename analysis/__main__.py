@@ -12,6 +12,7 @@ from typing import Annotated
 
 import tyro
 from rich.console import Console
+from rich.status import Status
 from rich.table import Table
 
 from analysis.stats import LEVEL
@@ -47,9 +48,12 @@ class Figures:
         for name in self.only:
             if name not in names:
                 raise unknown("figure", name, names)
-        study, frame = load(self.study, self.level)
+        with _busy("reading"):
+            study, frame = load(self.study, self.level)
         folder = self.out or study.paths[0] / "figures"
-        for name, paths in save_figures(frame, study, folder, self.only).items():
+        with _busy("drawing figures (a few seconds each)"):
+            written = save_figures(frame, study, folder, self.only)
+        for name, paths in written.items():
             console.print(f"{name}: " + (", ".join(p.name for p in paths) or "nothing recorded to draw"))
         console.print(f"written to {folder}", soft_wrap=True)
 
@@ -65,7 +69,9 @@ class Report:
     def run(self, console: Console) -> None:
         from analysis.report import write_report
 
-        console.print(f"written to {write_report(self.study, self.out, self.level)}", soft_wrap=True)
+        with _busy("reading, deciding and drawing (up to a minute for large studies)"):
+            path = write_report(self.study, self.out, self.level)
+        console.print(f"written to {path}", soft_wrap=True)
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,8 @@ class ShowTable:
 
     def run(self, console: Console) -> None:
         from analysis.load import load
-        from analysis.tables import best_by_task, late_table, number, span
+        from analysis.tables import best_by_task, late_table
+        from analysis.words import number, places, span
 
         study, frame = load(self.study, self.level)
         table = late_table(frame, study)
@@ -95,7 +102,7 @@ class ShowTable:
             row = [study.label(c)]
             for task in study.tasks:
                 r = cells.get((task.key, c))
-                text = f"{number(r.value)}\n{span(r.low, r.high)} n={r.n}" if r else "-"  # pyrefly: ignore
+                text = f"{number(r.value, places(r.low, r.high))}\n{span(r.low, r.high)} n={r.n}" if r else "-"  # pyrefly: ignore
                 row.append(f"[bold]{_plain(text)}[/bold]" if best.get(task.key) == c else _plain(text))
             shown.add_row(*row, end_section=c == study.combinations[-1])
         console.print(shown)
@@ -111,24 +118,24 @@ class ShowVerdict:
     def run(self, console: Console) -> None:
         from analysis.load import load
         from analysis.summary import summarise_study
-        from analysis.tables import number, span
+        from analysis.words import estimate
 
         study, frame = load(self.study, self.level)
         summary = summarise_study(frame, study)
         console.print(_plain(summary.headline), style="bold")
-        for sentence in summary.sentences:
-            console.print(_plain(sentence))
+        for paragraph in summary.paragraphs:
+            console.print(_plain(paragraph))
         for decided in summary.claims:
             console.print()
             console.print(
                 f"[bold]{_plain(decided.claim.id)}  {decided.verdict}[/bold]  {_plain(decided.claim.statement)}"
             )
             for leaf in decided.test.leaves():
-                e, sign = leaf.estimate, ">" if leaf.claimed == "greater" else "<"
+                e, side = leaf.estimate, "above" if leaf.claimed == "greater" else "below"
                 assert e is not None
-                numbers = f"{number(e.value, signed=True)} {span(e.low, e.high, signed=True)}"
+                numbers = estimate(e, signed=True)
                 note = f"; {leaf.note}" if leaf.note else ""
-                line = f"  {leaf.name}: {numbers}, n={e.n}, claimed {sign} {number(leaf.margin)}: {leaf.verdict}{note}"
+                line = f"  {leaf.name}: {numbers}, n={e.n}, claimed {side} {leaf.margin:g}: {leaf.verdict}{note}"
                 console.print(_plain(line))
 
 
@@ -154,6 +161,11 @@ Command = (
     | Annotated[ShowVerdict, tyro.conf.subcommand("verdict")]
     | Annotated[Export, tyro.conf.subcommand("export")]
 )
+
+
+def _busy(what: str) -> Status:
+    """A spinner on stderr while something takes its time; nothing where there is no terminal."""
+    return Console(stderr=True).status(what)
 
 
 def _plain(text: str) -> str:

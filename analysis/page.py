@@ -68,7 +68,7 @@ td code{overflow-wrap:anywhere}
 pre{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:.8rem 1rem;overflow-x:auto}
 details{margin:.6rem 0}summary{cursor:pointer}
 footer{margin-top:3.5rem;font-size:.8rem;color:var(--soft)}
-@media (max-width:640px){body{font-size:16px}main{padding-top:1.6rem}figure img{min-width:680px}
+@media (max-width:640px){body{font-size:16px}main{padding-top:1.6rem}figure img{min-width:var(--w)}
 .claims{min-width:640px}}
 @media print{body{background:#fff}figure,tr{break-inside:avoid}nav{display:none}}
 """
@@ -103,13 +103,14 @@ def table(
     )
 
 
-def figure(svg: bytes, *, name: str, title: str, alt: str, caption: str) -> str:
-    """A figure with heading and caption, the image inside the page."""
+def figure(svg: bytes, *, name: str, title: str, alt: str, caption: str, inches: float) -> str:
+    """A figure with heading and caption, the image inside the page. inches: its width, so that text stays legible."""
     data = base64.b64encode(svg).decode()
     return (
         f'<figure id="{escape(name, quote=True)}"><h3>{escape(title)}</h3>'
         f'<div class="wide" tabindex="0" role="region" aria-label="{escape(title, quote=True)}">'
-        f'<img alt="{escape(alt, quote=True)}" src="data:image/svg+xml;base64,{data}"></div>'
+        f'<img style="--w:{round(62 * inches)}px;max-width:{round(110 * inches)}px" alt="{escape(alt, quote=True)}" '
+        f'src="data:image/svg+xml;base64,{data}"></div>'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
     )
 

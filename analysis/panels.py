@@ -28,9 +28,9 @@ def grid(
 
 
 def matrix(rows: int, columns: int, *, width: float = 2.6, height: float = 1.55) -> tuple[Figure, np.ndarray]:
-    """A figure with rows x columns panels that share the axis of steps within a column."""
+    """A figure with rows x columns panels (inches each); columns share horizontal axes, rows vertical ones."""
     figure = Figure(figsize=(columns * width + 0.4, rows * height + 1.1), layout="constrained")
-    return figure, figure.subplots(rows, columns, sharex="col", squeeze=False)
+    return figure, figure.subplots(rows, columns, sharex="col", sharey="row", squeeze=False)
 
 
 def bands(axes: Axes, plotted: pd.DataFrame, study: Study, x: str, *, markers: bool = True) -> None:
@@ -42,7 +42,7 @@ def bands(axes: Axes, plotted: pd.DataFrame, study: Study, x: str, *, markers: b
             continue
         look = style[combination]
         at = own[x].to_numpy(float)
-        order = 2 if combination == study.reference else 3 + 0.01 * z
+        order = 2 if study.is_reference(combination) else 3 + 0.01 * z
         axes.fill_between(at, own["low"], own["high"], color=look.color, alpha=0.13, linewidth=0, zorder=1)
         axes.plot(
             at, own["value"], color=look.color, linestyle=look.dash, linewidth=look.width, zorder=order,
@@ -70,7 +70,7 @@ def chance(axes: Axes, level: float | None) -> None:
     )  # fmt: skip
 
 
-def legend(figure: Figure, study: Study, shown: Iterable[str], *, lines: bool = True) -> None:
+def legend(figure: Figure, study: Study, shown: Iterable[str], *, lines: bool = True, markers: bool = True) -> None:
     """One legend below the panels, in the canonical order of the combinations that are shown."""
     style, shown = looks(study), set(map(str, shown))
     handles = []
@@ -84,11 +84,15 @@ def legend(figure: Figure, study: Study, shown: Iterable[str], *, lines: bool = 
                     color=look.color,
                     linestyle=look.dash if lines else "None",
                     linewidth=look.width,
-                    marker=look.marker or ("None" if lines else "s"),
+                    marker=(look.marker or ("None" if lines else "s")) if markers else "None",
                     markersize=4.5,
                     label=study.label(c),
                 )
             )
-    longest = max((len(str(h.get_label())) for h in handles), default=1)
-    columns = max(1, min(len(handles), int(figure.get_figwidth() / (0.085 * longest + 0.75))))
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=3.4, columnspacing=1.6)
+    # Inches of an entry: its line, the gap behind it, and its letters.
+    widths = [0.68 + 0.068 * len(str(h.get_label())) for h in handles]
+    room = figure.get_figwidth() - 0.2
+    columns = len(handles) if sum(widths) < room else int(room / max(widths))
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=max(1, columns), handlelength=3.2, columnspacing=1.3
+    )

@@ -40,7 +40,7 @@ class Ranking:
     """Combinations with all task kinds, best first; `incomplete` ones lack runs; `tasks` are those compared."""
 
     standings: tuple[Standing, ...]
-    reference: stats.Estimate | None
+    references: dict[str, stats.Estimate]
     incomplete: tuple[str, ...]
     tasks: tuple[str, ...]
 
@@ -55,32 +55,31 @@ def rank(frame: pd.DataFrame, study: Study) -> Ranking:
     present = {str(c): set(g["task"]) for c, g in values.groupby("combination", observed=True)}
     tasks = [task.key for task in study.tasks if any(task.key in seen for seen in present.values())]
     complete = [c for c in study.combinations if present.get(c, set()) >= set(tasks)] if tasks else []
-    fresh = next((c for c in complete if c == study.reference), None)
-    rivals = [c for c in complete if c != fresh]
+    rivals = [c for c in complete if not study.is_reference(c)]
     score = {c: _over_tasks(values[values["combination"] == c], tasks, study.level) for c in complete}
     rivals.sort(key=lambda c: -score[c].value)
     alpha = (1 - study.level) / max(len(rivals) - 1, 1)
     share = _share_first(values, rivals, tasks)
 
-    def difference(one: str, other: str | None, level: float) -> stats.Estimate | None:
-        if other is None or one == other:
+    def difference(one: str, other: str, level: float) -> stats.Estimate | None:
+        if other not in complete or one == other:
             return None
         return _over_tasks(paired(values, one, other), tasks, level)
 
-    none = NONE if NONE in complete else None
     standings = tuple(
         Standing(
             combination=c,
             score=score[c],
-            gain=difference(c, none, 1 - alpha),
-            gap=difference(c, fresh, study.level),
+            gain=difference(c, study.sibling(c, NONE), 1 - alpha),
+            gap=difference(c, study.sibling(c, study.reference or ""), study.level),
             behind=difference(c, rivals[0], 1 - alpha),
             share_first=share.get(c, 0.0),
         )
         for c in rivals
     )
     incomplete = tuple(c for c in study.combinations if c not in complete)
-    return Ranking(standings, score[fresh] if fresh else None, incomplete, tuple(tasks))
+    references = {c: score[c] for c in complete if study.is_reference(c)}
+    return Ranking(standings, references, incomplete, tuple(tasks))
 
 
 def _over_tasks(values: pd.DataFrame, tasks: list[str], level: float) -> stats.Estimate:

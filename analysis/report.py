@@ -15,14 +15,16 @@ from analysis import page
 from analysis.figures import discover
 from analysis.load import load
 from analysis.save import caption, digest, render
-from analysis.stats import LEVEL
+from analysis.stats import LEVEL, describe_method
 from analysis.study import NONE, Study
 from analysis.style import styled
 from analysis.summary import Summary, summarise_study
-from analysis.tables import best_by_task, number, span
+from analysis.tables import best_by_task
 from analysis.verdicts import Decided
+from analysis.words import number, places, span
 from plasticity.record import FINISHED, atomic
 
+_JOINED = {"AllOf": "holds if all of these hold", "AnyOf": "holds if any of these holds"}
 _SECTIONS = (
     ("claims", "Claims"),
     ("figures", "Figures"),
@@ -76,7 +78,7 @@ def _verdict(summary: Summary, study: Study, links: str) -> str:
         f"{study.runs['seed'].nunique()} seeds</p><h1>{escape(study.title)}</h1>{described}</header>"
         f'<section id="verdict" aria-label="Verdict"><p class="headline">{escape(summary.headline)}</p>'
         f'<dl class="facts">{facts}</dl><div class="text">'
-        + "".join(f"<p>{escape(sentence)}</p>" for sentence in summary.sentences)
+        + "".join(f"<p>{escape(sentence)}</p>" for sentence in summary.paragraphs)
         + f"</div></section><nav aria-label='Sections'>{links}</nav>"
     )
 
@@ -88,7 +90,9 @@ def _claims(summary: Summary) -> str:
     for decided in summary.claims:
         claim, test = decided.claim, decided.test
         single = test.estimate is not None
-        words = f'{escape(claim.statement)}<div class="small">{escape(claim.source)}</div>'
+        under = f"{escape(test.name)}: {_condition(test)}" if single else _JOINED[test.kind]
+        under = f'<div class="small">{under}</div>'
+        words = f'{escape(claim.statement)} <span class="small">{escape(claim.source)}</span>{under}'
         rows.append([escape(claim.id), words, page.chip(decided.verdict), *(_numbers(test) if single else [""] * 3)])
         kinds.append("")
         if not single:
@@ -105,48 +109,43 @@ def _claims(summary: Summary) -> str:
 
 def _part_rows(test: Decided, rows: list[list[str]], kinds: list[str], depth: int = 1) -> None:
     for part in test.parts:
-        name = part.name or {"AllOf": "all of", "AnyOf": "any of"}.get(part.kind, part.kind)
-        indent = f'<span style="padding-left:{depth}em">{escape(name)}</span>'
         contrast = part.estimate is not None
-        words = (
-            f'{indent}<div class="small" style="padding-left:{depth}em">{_condition(part)}</div>'
-            if contrast
-            else indent
-        )
-        numbers = _numbers(part, named=True) if contrast else [""] * 3
-        rows.append(["", words, page.chip(part.verdict), *numbers])
+        under = _condition(part) if contrast else _JOINED[part.kind]
+        words = f'{escape(part.name)}<div class="small">{under}</div>'
+        words = f'<div style="padding-left:{depth}em">{words}</div>'
+        rows.append(["", words, page.chip(part.verdict), *(_numbers(part) if contrast else [""] * 3)])
         kinds.append("part")
         _part_rows(part, rows, kinds, depth + 1)
 
 
 def _condition(part: Decided) -> str:
-    sign = ">" if part.claimed == "greater" else "<"
+    """What is claimed of a contrast, and what to know about it."""
+    sign = "above" if part.claimed == "greater" else "below"
     note = f"; {part.note}" if part.note else ""
-    return escape(f"claimed {sign} {number(part.margin)}{note}")
+    return escape(f"claimed {sign} {part.margin:g}{note}")
 
 
-def _numbers(part: Decided, named: bool = False) -> list[str]:
+def _numbers(part: Decided) -> list[str]:
     e = part.estimate
     assert e is not None
-    below = "" if named else f'<div class="small">{_condition(part)}</div>'
     level = f'<div class="small">{100 * e.level:.3g} %</div>'
-    signed = span(e.low, e.high, signed=True)
-    return [number(e.value, signed=True) + below, signed + level, str(e.n)]
+    value = number(e.value, places(e.low, e.high), signed=True)
+    return [value, span(e.low, e.high, signed=True) + level, str(e.n)]
 
 
 def _figures(study: Study, frame: pd.DataFrame) -> str:
-    found, nothing = [], []
+    found, nothing = [f'<p class="small">{escape(describe_method(study.level))}</p>'], []
     for module in discover():
         plotted = module.select(frame, study)
         if plotted.empty:
             nothing.append(module.TITLE)
             continue
         with styled():
-            svg = render(module.draw(plotted, study), "svg")
+            drawn = module.draw(plotted, study)
+            svg = render(drawn, "svg")
         alt = f"{module.TITLE}. {module.CAPTION} The plotted numbers are written by: python -m analysis figures."
-        found.append(
-            page.figure(svg, name=module.NAME, title=module.TITLE, alt=alt, caption=caption(module, plotted, study))
-        )
+        text, inches = caption(module, plotted, study, whole=False), drawn.get_figwidth()
+        found.append(page.figure(svg, name=module.NAME, title=module.TITLE, alt=alt, caption=text, inches=inches))
     if nothing:
         found.append(f'<p class="small">Nothing recorded to draw: {escape(", ".join(nothing))}.</p>')
     return "".join(found)
@@ -163,7 +162,7 @@ def _combinations(summary: Summary, study: Study) -> str:
     for i, c in enumerate([*ranked, *rest]):
         row = [escape(study.label(c))]
         standing = over_all.get(c)
-        score = standing.score if standing else summary.ranking.reference if c == study.reference else None
+        score = standing.score if standing else summary.ranking.references.get(c)
         row.append(_cell(score.value, score.low, score.high, score.n) if score else "–")
         gain = standing.gain if standing else None
         row.append(_cell(gain.value, gain.low, gain.high, None, signed=True) if gain else "–")
@@ -183,7 +182,8 @@ def _combinations(summary: Summary, study: Study) -> str:
 
 def _cell(value: float, low: float, high: float, n: int | None, signed: bool = False) -> str:
     seeds = f" · n {n}" if n is not None else ""
-    return f'{number(value, signed=signed)}<div class="small">{span(low, high, signed=signed)}{seeds}</div>'
+    shown = number(value, places(low, high), signed=signed)
+    return f'{shown}<div class="small">{span(low, high, signed=signed)}{seeds}</div>'
 
 
 def _runs(study: Study) -> str:

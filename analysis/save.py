@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -25,13 +26,17 @@ _METADATA = {
     "svg": {"Date": None, "Creator": None},
 }
 DPI = 170
+_PATH = re.compile(rb'(?<= d=")[^"]*')
+_DECIMALS = re.compile(rb"(\.\d\d)\d+")
 
 
 def render(figure: Figure, kind: str) -> bytes:
     """The bytes of a figure as pdf, png or svg. Call inside `styled()`."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format=kind, dpi=DPI, metadata=_METADATA[kind])
-    return buffer.getvalue()
+    data = buffer.getvalue()
+    # Six decimals of a 72nd of an inch are half of an SVG's size. Glyphs are drawn to another scale and have none.
+    return _PATH.sub(lambda path: _DECIMALS.sub(rb"\1", path[0]), data) if kind == "svg" else data
 
 
 def digest(study: Study) -> str:
@@ -40,12 +45,14 @@ def digest(study: Study) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
 
 
-def caption(module: FigureModule, plotted: pd.DataFrame, study: Study) -> str:
-    """Caption text: what is seen, number of seeds, interval method, which runs."""
+def caption(module: FigureModule, plotted: pd.DataFrame, study: Study, *, whole: bool = True) -> str:
+    """Caption text: what is seen, number of seeds and, if it must stand alone, interval method and which runs."""
     text = [module.CAPTION]
     if "n" in plotted and len(plotted):
         low, high = int(plotted["n"].min()), int(plotted["n"].max())
         text.append(f"n = {low if low == high else f'{low} to {high}'} seeds.")
+    if not whole:
+        return " ".join(text)
     text.append(describe_method(study.level))
     runs = study.runs["run_id"].nunique()
     text.append(f"Study {study.name}, {runs} runs, digest {digest(study)}.")

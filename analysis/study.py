@@ -76,6 +76,15 @@ class Study:
         places = [known.index(t) if t in known else len(known) for t in terms]
         return (mitigations == self.reference, len(terms), places, mitigations, beside)
 
+    def is_reference(self, combination: str) -> bool:
+        """Whether the combination is the fresh-network reference, whatever else varies beside it."""
+        return self.reference is not None and combination.partition(BESIDE)[0] == self.reference
+
+    def sibling(self, combination: str, mitigations: str) -> str:
+        """The combination with other mitigations and the same beside them."""
+        _, mark, beside = combination.partition(BESIDE)
+        return mitigations + mark + beside
+
     def label(self, combination: str) -> str:
         """The combination in words, as legends and tables show it."""
         mitigations, _, beside = combination.partition(BESIDE)

@@ -95,12 +95,12 @@ def looks(study: Study) -> dict[str, Look]:
     # Colours are dealt to all subsets of the factors, run or not, so that a partial study has the final colours.
     subsets = ["+".join(c) for k in range(1, len(specs) + 1) for c in combinations(specs, k)][:_MOST_SUBSETS]
     deal = list(dict.fromkeys([*subsets, *names]))
-    colors = _deal(tuple(c for c in deal if c not in (NONE, study.reference)))
+    colors = _deal(tuple(c for c in deal if c != NONE and not study.is_reference(c)))
     found = {}
     for c in names:
         mitigations = c.partition(BESIDE)[0]
         terms = split_terms(mitigations)
-        if c == study.reference:
+        if study.is_reference(c):
             found[c] = Look(FRESH, (0, (4, 2)), "", 1.8)
         elif c == NONE:
             found[c] = Look(INK, "-", "x", 1.6)

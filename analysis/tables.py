@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pandas as pd
 
@@ -25,8 +23,8 @@ def late_table(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
     for name, base in (("gap", study.reference), ("gain", NONE)):
         found = []
         for c in study.combinations:
-            if base is not None and c != base:
-                found.append(paired(values, c, base).assign(combination=c))
+            if base is not None and c != study.sibling(c, base):
+                found.append(paired(values, c, study.sibling(c, base)).assign(combination=c))
         blank = pd.DataFrame({"task": [], "combination": [], "value": []})
         differences = pd.concat(found) if found else blank
         own = summarise(differences, ["task", "combination"], level=study.level)
@@ -40,24 +38,6 @@ def late_table(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
 
 def best_by_task(table: pd.DataFrame, study: Study) -> dict[str, str]:
     """The combination with the highest late score on each task kind, the reference left out."""
-    rivals = table[table["combination"] != (study.reference or "")]
+    rivals = table[[not study.is_reference(c) for c in table["combination"]]]
     top = rivals.loc[rivals.groupby("task", observed=True)["value"].idxmax()] if len(rivals) else rivals
     return {str(t): str(c) for t, c in zip(top["task"], top["combination"], strict=True)}
-
-
-def number(value: float, *, signed: bool = False) -> str:
-    """A number for people: two decimals from 0.1 to 100, else three significant digits; a true minus sign."""
-    if value is None or math.isnan(value):
-        return "n/a"
-    size = abs(value)
-    text = f"{size:.2f}" if 0.095 <= size < 100 or size == 0 else f"{size:.3f}" if 0.0005 <= size < 1 else f"{size:.3g}"
-    if not text.strip("0."):
-        return "0.00"
-    return ("−" if value < 0 else "+" if signed else "") + text
-
-
-def span(low: float, high: float, *, signed: bool = False) -> str:
-    """An interval for people."""
-    if math.isnan(low) or math.isnan(high):
-        return "[n/a]"
-    return f"[{number(low, signed=signed)}, {number(high, signed=signed)}]"

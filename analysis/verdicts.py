@@ -40,6 +40,7 @@ class Decided:
     estimate: stats.Estimate | None = None
     margin: float = 0.0
     claimed: str = ""
+    quantity: str = ""
     lost: int = 0
     diverged: int = 0
     note: str = ""
@@ -127,8 +128,15 @@ def _contrast(test: Contrast, frame: pd.DataFrame, study: Study, level: float) -
         estimate=estimate,
         margin=test.margin,
         claimed=test.claimed,
+        quantity=_quantity(test),
         lost=lost,
         diverged=diverged,
         note="; ".join(dict.fromkeys(notes)),
         values={int(k): float(v) for k, v in values.items() if math.isfinite(v)},  # pyrefly: ignore
     )
+
+
+def _quantity(test: Contrast) -> str:
+    """What the contrast is a difference of; all scores are one quantity."""
+    metrics = {"score" if outcome.metric.endswith("_score") else outcome.metric for _, outcome in test.terms}
+    return " and ".join(sorted(name.replace("_", " ") for name in metrics))

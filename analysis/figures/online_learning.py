@@ -9,8 +9,8 @@ from analysis.study import Study
 NAME = "online_learning"
 TITLE = "How fast each new task is learned"
 CAPTION = (
-    "Online score, the mean over all steps of a task, against the number of tasks already seen. It falls earlier than "
-    "the end-of-task score where a network still learns, but more slowly."
+    "Online score, the mean over all steps of a task, against the number of tasks already seen. It falls earlier "
+    "than the end-of-task score where a network still learns, but more slowly."
 )
 ORDER = 20
 

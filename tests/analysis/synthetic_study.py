@@ -21,8 +21,7 @@ TASKS = [
     ("composite", "Composite drift", "end-of-task accuracy", 0.1),
 ]
 FACTORS = [("layer_norm", "layer norm"), ("l2(1e-3)", "L2"), ("redo(tau=0.1)", "ReDo")]
-DIAGNOSTICS = ["dead_units", "sign_entropy", "effective_rank", "weight_norm", "gradient_norm"]
-MORE = ["linearized_units", "dormant_units", "srank", "distance_from_init", "update_norm", "update_ratio"]
+DIAGNOSTICS = ["dead_units", "effective_rank", "weight_norm"]
 OFFSETS = (0, 1, 2, 5, 10, 50, 200, 399)
 STEPS = 400
 REFERENCE = "full_reset"

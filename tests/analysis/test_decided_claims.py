@@ -138,10 +138,10 @@ def test_summary_says_it_in_words(loaded, flawed):
     study, frame = loaded
     words = summarise_study(frame, study)
     assert words.headline.startswith("Layer norm + L2 kept the network trainable best: +0.3")
-    assert "Every other combination is clearly behind it." in words.sentences
-    assert "Of 5 claims tested: 2 reproduced, 1 not reproduced and 2 undecided." in words.sentences
+    assert "Every other combination is clearly behind it." in words.paragraphs[1]
+    assert "Of 5 claims tested: 2 reproduced, 1 not reproduced and 2 undecided." in words.paragraphs
     study, frame = load(flawed)
-    text = " ".join(summarise_study(frame, study).sentences)
+    text = " ".join(summarise_study(frame, study).paragraphs)
     assert "Preliminary: 46 of 50 runs have finished." in text
     assert "1 run diverged" in text
 

@@ -1,0 +1,46 @@
+"""Diagnostics at the end of each task against optimiser updates: what builds up over the run."""
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from analysis import diagnostics, panels
+from analysis.stats import summarise
+from analysis.study import Study
+
+NAME = "diagnostics_over_time"
+TITLE = "What builds up inside the network"
+CAPTION = (
+    "Diagnostics of the whole network at the end of each task against optimiser updates; a row is a diagnostic, a"
+    " column a task kind. Measured at the end of a task, so that spikes just after a switch do not alias into a "
+    "trend."
+)
+ORDER = 40
+
+
+def select(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
+    rows = diagnostics.at_end_of_task(frame)
+    return summarise(rows, ["name", "task", "combination", "step"], level=study.level)
+
+
+def draw(plotted: pd.DataFrame, study: Study) -> Figure:
+    names = diagnostics.names(plotted)
+    tasks = [task for task in study.tasks if (plotted["task"] == task.key).any()]
+    figure, axes = panels.matrix(len(names), len(tasks))
+    for i, name in enumerate(names):
+        row = plotted[plotted["name"] == name]
+        for j, task in enumerate(tasks):
+            ax = axes[i, j]
+            panels.bands(ax, row[row["task"] == task.key], study, "step", markers=False)
+            diagnostics.scale(ax, row["value"])
+            ax.xaxis.set_major_locator(MaxNLocator(4))
+            ax.margins(x=0.02)
+            if i == 0:
+                ax.set_title(task.label)
+            if i == len(names) - 1:
+                ax.set_xlabel("optimiser updates")
+            if j == 0:
+                ax.set_ylabel(diagnostics.label(name))
+    figure.align_ylabels()
+    panels.legend(figure, study, plotted["combination"], markers=False)
+    return figure
