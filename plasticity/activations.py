@@ -25,7 +25,5 @@ NONLINEARITIES: dict[str, Nonlinearity] = {
     "leaky_relu": Nonlinearity(lambda z, slope: jnp.where(z > 0, z, slope * z)),
     "gelu": Nonlinearity(lambda z, slope: jax.nn.gelu(z)),
     "tanh": Nonlinearity(lambda z, slope: jnp.tanh(z)),
-    "crelu": Nonlinearity(
-        lambda z, slope: jnp.concatenate([jax.nn.relu(z), jax.nn.relu(-z)], axis=-1), width=2
-    ),
+    "crelu": Nonlinearity(lambda z, slope: jnp.concatenate([jax.nn.relu(z), jax.nn.relu(-z)], axis=-1), width=2),
 }

@@ -53,9 +53,7 @@ def static(
     `type` defaults to that of `default`; give it where the default is None.
     """
     kind = type or default.__class__
-    meta = dict(
-        static=True, ge=ge, gt=gt, le=le, choices=choices, positional=positional, unit=unit, help=help
-    )
+    meta = dict(static=True, ge=ge, gt=gt, le=le, choices=choices, positional=positional, unit=unit, help=help)
     return dataclasses.field(default=default, metadata={**meta, "type": kind})
 
 
@@ -113,7 +111,5 @@ def _check(cls: type, f: dataclasses.Field, value: Any) -> None:
 
 def allowed_range(meta: Any) -> str:
     """The range of a numeric field in words: `>= 0 and <= 1`, or the empty string if it is free."""
-    parts = [
-        f"{s} {meta[k]}" for k, s in (("ge", ">="), ("gt", ">"), ("le", "<=")) if meta.get(k) is not None
-    ]
+    parts = [f"{s} {meta[k]}" for k, s in (("ge", ">="), ("gt", ">"), ("le", "<=")) if meta.get(k) is not None]
     return " and ".join(parts)

@@ -57,9 +57,7 @@ class _Reader:
         self.i = 0
 
     def error(self, position: int, message: str) -> UserError:
-        return UserError(
-            f"cannot read spec: {message} at position {position}\n  {self.text}\n  {' ' * position}^"
-        )
+        return UserError(f"cannot read spec: {message} at position {position}\n  {self.text}\n  {' ' * position}^")
 
     def peek(self) -> str:
         kind, value, _ = self.tokens[self.i]
@@ -119,9 +117,7 @@ class _Reader:
 
 
 def _say(kind: str) -> str:
-    return {"word": "a name", "number": "a number", "quoted": "quoted text", "end": "the end"}.get(
-        kind, repr(kind)
-    )
+    return {"word": "a name", "number": "a number", "quoted": "quoted text", "end": "the end"}.get(kind, repr(kind))
 
 
 def parse(text: str) -> list[Term]:
@@ -156,11 +152,7 @@ def _arguments(term: Term, cls: type) -> dict[str, Any]:
     fields = {f.name: f for f in dataclasses.fields(cls)}
     positional = [f.name for f in fields.values() if f.metadata.get("positional")]
     if len(term.args) > len(positional):
-        hint = (
-            f"only {', '.join(positional)} may be given without a name"
-            if positional
-            else "give fields by name"
-        )
+        hint = f"only {', '.join(positional)} may be given without a name" if positional else "give fields by name"
         raise UserError(
             f"{term.name} got {len(term.args)} unnamed values; {hint} (fields: {', '.join(fields) or 'none'})"
         )

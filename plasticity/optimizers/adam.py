@@ -19,11 +19,12 @@ from plasticity.optimizers.base import OptimizerConfig, optimizers
 
 
 class PerEntryAdamState(NamedTuple):
-    """count: int32 updates since the entry was last reset; mu, nu: first and second moments; all shaped as the params."""
+    """mu, nu: first and second moments; mu_mass, nu_mass: 1 - b^t of each entry; all shaped as the params."""
 
-    count: Any
     mu: Any
     nu: Any
+    mu_mass: Any
+    nu_mass: Any
 
 
 def scale_by_adam_per_entry(
@@ -31,25 +32,33 @@ def scale_by_adam_per_entry(
 ) -> optax.GradientTransformation:
     """`optax.scale_by_adam` with a step count per parameter entry. Equal to it as long as nothing is reset.
 
-    All three state trees look like the parameters, so `optax.tree_map_params` reaches them: setting the masked entries
-    of each to zero is a correct reset.
+    The count t is kept as the bias correction it stands for, 1 - b^t, which is the moving average of the constant 1
+    under the same decay as the moment: one multiplication an update where a power of t would cost more than all the
+    rest of Adam. All four state trees look like the parameters, so `optax.tree_map_params` reaches them, and setting
+    the masked entries of each to zero is a correct reset.
     """
 
     def init(params: Any) -> PerEntryAdamState:
         zeros = jax.tree.map(jnp.zeros_like, params)
-        return PerEntryAdamState(jax.tree.map(lambda p: jnp.zeros_like(p, jnp.int32), params), zeros, zeros)
+        return PerEntryAdamState(zeros, zeros, zeros, zeros)
 
     def update(updates: Any, state: PerEntryAdamState, params: Any = None):
         del params
-        count = jax.tree.map(lambda c: c + 1, state.count)
-        mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, updates)
-        nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * jnp.square(g), state.nu, updates)
 
-        def direction(c: jax.Array, m: jax.Array, v: jax.Array) -> jax.Array:
-            t = c.astype(m.dtype)
-            return (m / (1 - b1**t)) / (jnp.sqrt(v / (1 - b2**t) + eps_root) + eps)
+        def average(decay: float, old: Any, new: Any) -> Any:
+            return jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, old, new)
 
-        return jax.tree.map(direction, count, mu, nu), PerEntryAdamState(count, mu, nu)
+        ones = jax.tree.map(jnp.ones_like, updates)
+        mu = average(b1, state.mu, updates)
+        nu = average(b2, state.nu, jax.tree.map(jnp.square, updates))
+        mu_mass = average(b1, state.mu_mass, ones)
+        nu_mass = average(b2, state.nu_mass, ones)
+
+        def direction(m: jax.Array, v: jax.Array, m_mass: jax.Array, v_mass: jax.Array) -> jax.Array:
+            return (m / m_mass) / (jnp.sqrt(v / v_mass + eps_root) + eps)
+
+        direction_tree = jax.tree.map(direction, mu, nu, mu_mass, nu_mass)
+        return direction_tree, PerEntryAdamState(mu, nu, mu_mass, nu_mass)
 
     return optax.GradientTransformation(init, update)
 
@@ -67,7 +76,5 @@ class Adam(OptimizerConfig):
 
     def build(self, per_entry: bool = False) -> optax.GradientTransformationExtraArgs:
         adam = scale_by_adam_per_entry if per_entry else optax.scale_by_adam
-        tx = optax.chain(
-            adam(b1=self.b1, b2=self.b2, eps=self.eps, eps_root=self.eps_root), optax.scale(-self.lr)
-        )
+        tx = optax.chain(adam(b1=self.b1, b2=self.b2, eps=self.eps, eps_root=self.eps_root), optax.scale(-self.lr))
         return optax.with_extra_args_support(tx)

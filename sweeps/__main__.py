@@ -1,0 +1,217 @@
+"""`python -m sweeps`: plan, run, resume and retry studies.
+
+    python -m sweeps list
+    python -m sweeps run factorial --scale laptop          # the same command again resumes
+    python -m sweeps grid --name mine --task 'label_reset(eps=0.5)' --subsets layer_norm 'l2(1e-3)' --seeds 8
+    python -m sweeps status runs/factorial-laptop
+    python -m sweeps retry runs/factorial-laptop
+
+Specs with parentheses need quotes in a shell. A mistake of the user is a message on stderr and exit code 2; the exit
+code is 1 if any run failed and 130 if the sweep was stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from plasticity import cli
+
+Status = Literal["failed", "diverged"]
+
+
+def list_() -> None:
+    """List the studies with their scales and costs."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from sweeps.study import studies
+
+    table = Table("study", "scale", "runs", "cost", title="studies", title_justify="left")
+    for name, study in studies().items():
+        for scale in study.scales:
+            size = study.scale(scale)
+            table.add_row(name, scale, str(len(size.grid.runs())), size.cost)
+    Console().print(table)
+
+
+def plan(study: tyro.conf.Positional[str], scale: str = "laptop", out: Path | None = None, lanes: int = 0) -> None:
+    """Show what a study would compute: runs, groups, compiled programs, memory, time. Writes nothing.
+
+    Args:
+        study: name of a study, as `list` shows it.
+        scale: size of the study.
+        out: results folder; default runs/STUDY-SCALE.
+        lanes: most runs in a group; 0 chooses by the kind of device.
+    """
+    run(study, scale, out, lanes=lanes, dry_run=True)
+
+
+def run(
+    study: tyro.conf.Positional[str],
+    scale: str = "laptop",
+    out: Path | None = None,
+    executor: str = "inline",
+    workers: int = 0,
+    lanes: int = 0,
+    save_seconds: float = 20.0,
+    chunk_updates: int = 20_000,
+    dry_run: bool = False,
+    print_config: bool = False,
+) -> int:
+    """Run a study, or what is left of it: finished runs are never computed again.
+
+    Args:
+        study: name of a study, as `list` shows it.
+        scale: size of the study: smoke, laptop or paper.
+        out: results folder; default runs/STUDY-SCALE.
+        executor: inline (this process) or processes (one process a core).
+        workers: processes at a time; 0 means one per core.
+        lanes: most runs in a group; 0 chooses by the kind of device.
+        save_seconds: seconds between saves.
+        chunk_updates: updates between two looks at Ctrl-C, at most.
+        dry_run: show runs, programs, memory and time, and write nothing.
+        print_config: print study.json and the config of every run as JSON, and write nothing.
+    """
+    from sweeps.command import Request, execute
+    from sweeps.study import get
+
+    chosen = get(study)
+    runs = chosen.scale(scale).grid.runs()
+    request = Request(
+        description=chosen.to_json(scale, runs),
+        runs=runs,
+        out=out or Path("runs") / f"{study}-{scale}",
+        executor=executor,
+        workers=workers,
+        lanes=lanes,
+        save_seconds=save_seconds,
+        chunk_updates=chunk_updates,
+    )
+    if print_config:
+        print(json.dumps({**request.description, "configs": {run.id: run.config for run in runs}}, indent=1))
+        return 0
+    return execute(request, dry_run)
+
+
+def grid(
+    name: str,
+    task: list[str],
+    mitigations: list[str] | None = None,
+    subsets: list[str] | None = None,
+    network: list[str] | None = None,
+    optimizer: list[str] | None = None,
+    seeds: int = 5,
+    out: Path | None = None,
+    executor: str = "inline",
+    workers: int = 0,
+    lanes: int = 0,
+    dry_run: bool = False,
+) -> int:
+    """Run a sweep of your own: the product of all axes, without writing a study.
+
+    Args:
+        name: what to call it.
+        task: one or more task specs, such as 'label_reset(eps=0.5)'.
+        mitigations: one or more combinations, such as none 'layer_norm+l2(1e-3)'.
+        subsets: mitigations of which all subsets are added, such as layer_norm 'l2(1e-3)' redo.
+        network: one or more network specs; default mlp.
+        optimizer: one or more optimiser specs; default adam.
+        seeds: number of seeds, from 0.
+        out: results folder; default runs/NAME.
+        executor: inline (this process) or processes (one process a core).
+        workers: processes at a time; 0 means one per core.
+        lanes: most runs in a group; 0 chooses by the kind of device.
+        dry_run: show runs, programs, memory and time, and write nothing.
+    """
+    from sweeps.command import Request, execute
+    from sweeps.grid import Grid
+    from sweeps.grid import subsets as all_subsets
+    from sweeps.study import Scale, Study
+
+    combinations = [*(mitigations or []), *(all_subsets(*subsets) if subsets else [])] or ["none"]
+    axes = Grid(task, combinations, network or ["mlp"], optimizer or ["adam"], seeds)
+    study = Study(name, name, "A sweep without claims.", {"own": lambda: Scale(axes, "")})
+    runs = axes.runs()
+    request = Request(study.to_json("own", runs), runs, out or Path("runs") / name, executor, workers, lanes)
+    return execute(request, dry_run)
+
+
+def status(folder: tyro.conf.Positional[Path]) -> int:
+    """Show how far a study is: runs by state, and the errors of failed ones. Exit code 1 if any run failed.
+
+    Args:
+        folder: results folder, such as runs/factorial-laptop.
+    """
+    from sweeps.command import show_status
+
+    return show_status(folder)
+
+
+def retry(
+    folder: tyro.conf.Positional[Path],
+    states: tuple[Status, ...] = ("failed",),
+    executor: str = "inline",
+    workers: int = 0,
+    lanes: int = 0,
+) -> int:
+    """Compute the failed runs of a study again.
+
+    Args:
+        folder: results folder, such as runs/factorial-laptop.
+        states: which runs: failed, diverged or both.
+        executor: inline (this process) or processes (one process a core).
+        workers: processes at a time; 0 means one per core.
+        lanes: most runs in a group; 0 chooses by the kind of device. Fewer lanes need less memory.
+    """
+    from sweeps.command import retry_runs
+
+    return retry_runs(folder, states, executor, workers, lanes)
+
+
+def work(
+    folder: tyro.conf.Positional[Path], save_seconds: float = 20.0, chunk_updates: int = 20_000, core: int = -1
+) -> int:
+    """Compute one laid-out group folder and report progress on stdout; what executors call.
+
+    Args:
+        folder: a group folder.
+        save_seconds: seconds between saves.
+        chunk_updates: longest chunk.
+        core: keep to this core, counted among those this process may use; -1 means all.
+    """
+    if core >= 0 and hasattr(os, "sched_setaffinity"):
+        # Before JAX starts its thread pools, which are sized by it.
+        usable = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {usable[core % len(usable)]})
+    from rich.console import Console
+
+    from sweeps.command import work_on
+
+    return work_on(folder, save_seconds, chunk_updates, Console(stderr=True))
+
+
+COMMANDS: dict[str, Any] = {
+    "list": list_,
+    "plan": plan,
+    "run": run,
+    "grid": grid,
+    "status": status,
+    "retry": retry,
+    "work": work,
+}
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit code."""
+    return cli.run("python -m sweeps", __doc__ or "", COMMANDS, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,157 @@
+"""What the commands of `python -m sweeps` do: plan, ask for room, execute, sum up."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+from rich.console import Console
+from rich.table import Table
+
+from plasticity import cli
+from plasticity.errors import UserError
+from plasticity.record import read_json
+from sweeps import executors, store
+from sweeps.compute import Options, Stopped, compute
+from sweeps.estimate import Estimate, estimate
+from sweeps.executors.processes import STOPPED
+from sweeps.progress import bar, stop_flag
+from sweeps.run import Run
+
+#: Runs in a group where the user does not say, by backend: see benchmarks/README.md for the curves behind them.
+LANES = {"cpu": 16, "gpu": 256, "tpu": 256}
+
+
+@dataclass(frozen=True)
+class Request:
+    """A sweep to execute. description: the content of study.json."""
+
+    description: dict[str, Any]
+    runs: list[Run]
+    out: Path
+    executor: str = "inline"
+    workers: int = 0
+    lanes: int = 0
+    save_seconds: float = 20.0
+    chunk_updates: int = 20_000
+    again: tuple[str, ...] = ()
+
+
+def execute(request: Request, dry_run: bool = False) -> int:
+    """Carry out a request; the exit code."""
+    console = Console(highlight=False)
+    for name in ("workers", "lanes"):
+        if getattr(request, name) < 0:
+            raise UserError(f"--{name} must be >= 0, got {getattr(request, name)}")
+    if request.chunk_updates < 1:
+        raise UserError(f"--chunk-updates must be >= 1, got {request.chunk_updates}")
+    executor = executors.get(request.executor)
+    workers = request.workers or os.cpu_count() or 1
+    store.open_study(request.out, request.description, write=False)
+    cli.use_compilation_cache()
+    lanes = request.lanes or LANES.get(jax.default_backend(), LANES["cpu"])
+    plan = store.plan(request.out, request.runs, lanes, request.again)
+    cost = estimate(plan.groups, workers if request.executor == "processes" else 1)
+    _show_plan(console, request, plan, cost)
+    if dry_run:
+        return 0
+    store.open_study(request.out, request.description)
+    if plan.groups:
+        folders = [store.save_group(request.out, group) for group in plan.groups]
+        with stop_flag(console) as stopped, bar(console, plan.runs, cost.updates) as progress:
+            options = Options(request.save_seconds, request.chunk_updates, stopped, progress)
+            try:
+                executor(folders, options, workers)
+            except Stopped:
+                console.print(f"stopped; the same command goes on from here. Results so far: {request.out}")
+                return STOPPED
+    return show_status(request.out)
+
+
+def _show_plan(console: Console, request: Request, plan: store.Plan, cost: Estimate) -> None:
+    done = f", {plan.finished} finished before" if plan.finished else ""
+    failed = f", {plan.failed} failed before (python -m sweeps retry {request.out})" if plan.failed else ""
+    console.print(
+        f"{request.description['title']}: {plan.runs} runs to compute{done}{failed}\n"
+        f"{len(plan.groups)} groups, {cost.programs} compiled programs, {cost.updates:,} updates over all runs\n"
+        f"memory: {cost.state_mib:.0f} MiB state of the largest group, {cost.data_mib:.0f} MiB data; "
+        f"time: about {_duration(cost.seconds)} (order of magnitude)\n"
+        f"results: {request.out}"
+    )
+    if shutil.disk_usage(_existing(request.out)).free < 200 * 2**20:
+        raise UserError(f"less than 200 MiB free on the disk of {request.out}; choose another --out")
+
+
+def _existing(path: Path) -> Path:
+    """The path, or its nearest ancestor that exists."""
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def _duration(seconds: float) -> str:
+    for size, name in ((3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {name}"
+    return f"{seconds:.0f} s"
+
+
+def show_status(folder: Path) -> int:
+    """Print the states of a study's runs and the errors of failed ones; exit code 1 if any run failed."""
+    console = Console(highlight=False)
+    meta = read_json(folder / "study.json")
+    lines = store.lines(folder)
+    table = Table(
+        "task",
+        "mitigations",
+        "done",
+        "diverged",
+        "failed",
+        "open",
+        title=f"{meta['title']} ({folder})",
+        title_justify="left",
+    )
+    cells: dict[tuple[str, str], Counter[str]] = {}
+    for line in lines.values():
+        cells.setdefault((line.config["task"], line.label), Counter())[line.status] += 1
+    for (task, label), count in cells.items():
+        waiting = count["planned"] + count["running"]
+        table.add_row(task, label, *(str(count[s]) for s in ("done", "diverged", "failed")), str(waiting))
+    console.print(table)
+    failed = [line for line in lines.values() if line.status == "failed"]
+    for error, count in Counter(line.error for line in failed).items():
+        console.print(f"{count} failed: {error}", style="red")
+    total = Counter(line.status for line in lines.values())
+    console.print(f"{total['done'] + total['diverged']} of {meta['runs']} runs finished in {folder}")
+    if total["done"] + total["diverged"] >= meta["runs"]:
+        console.print(f"next: python -m analysis report {folder}")
+    return 1 if failed else 0
+
+
+def retry_runs(folder: Path, states: Sequence[str], executor: str, workers: int, lanes: int) -> int:
+    """Compute the runs of a folder that are in one of `states` again."""
+    description = read_json(folder / "study.json")
+    runs = [Run.from_config(line.config) for line in store.lines(folder).values() if line.status in states]
+    if not runs:
+        Console().print(f"no {' or '.join(states)} runs in {folder}")
+        return 0
+    return execute(Request(description, runs, folder, executor, workers, lanes, again=tuple(states)))
+
+
+def work_on(folder: Path, save_seconds: float, chunk_updates: int, console: Console) -> int:
+    """Compute one group folder, with progress as lines `progress N` on stdout."""
+    cli.use_compilation_cache()
+    with stop_flag(console) as stopped:
+        tell = lambda updates: print(f"progress {updates}", flush=True)  # noqa: E731
+        options = Options(save_seconds, chunk_updates, stopped, tell)
+        try:
+            return 0 if compute(folder, store.load_group(folder), options) else 1
+        except Stopped:
+            return STOPPED

@@ -1,0 +1,19 @@
+"""The inline executor: one group after the other in this process. Needs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sweeps.compute import Options, Stopped, compute
+from sweeps.store import load_group
+
+
+def inline(folders: Sequence[Path], options: Options, workers: int) -> bool:
+    """Compute the groups in order. `workers` is not used."""
+    ok = True
+    for folder in folders:
+        if options.stop():
+            raise Stopped
+        ok = compute(folder, load_group(folder), options) and ok
+    return ok

@@ -1,0 +1,145 @@
+"""From runs to groups: which runs share a compiled program, and which go through it together.
+
+Two runs can share a program when their configs have the same tree structure (static fields equal, strengths free).
+To make that happen more often, a run that lacks a mitigation which others have is padded with its neutral element,
+which equals absence: {layer norm} x {L2} is then two programs, not four. Only penalties, decay and events are padded;
+they cost next to nothing at zero strength, and no diagnostic depends on them.
+
+A group is a full crossing of methods and seeds on one task, at most `lanes` runs: too many fall out of cache on a CPU and
+out of memory on a GPU. Groups of one program are cut to one shape where that is possible, since a shape is a compilation.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import ceil
+from typing import Any
+
+import jax
+
+from plasticity.config import Config
+from plasticity.mitigations import compose
+from plasticity.mitigations.base import Mitigation
+from sweeps.run import Run, digest, resolved
+from tasks.train import Method
+
+PADDED_STAGES = ("penalty", "decay", "event")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that are computed together: `runs[seed][method]`. `padded` are the methods as they are compiled."""
+
+    runs: tuple[tuple[Run, ...], ...]
+    padded: tuple[Method, ...]
+
+    @cached_property
+    def id(self) -> str:
+        """Hash of the run ids in lane order."""
+        return digest([run.id for run in self.flat])
+
+    @property
+    def flat(self) -> list[Run]:
+        """All runs, seeds outermost."""
+        return [run for row in self.runs for run in row]
+
+    @property
+    def first(self) -> Run:
+        return self.runs[0][0]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(row[0].seed for row in self.runs)
+
+    @property
+    def program(self) -> Any:
+        """What decides about compilation: structure of task, method and measure, and the shape of the group."""
+        return jax.tree.structure((self.first.task, self.padded[0])), self.first.measure, self.shape
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(seeds, methods)."""
+        return len(self.runs), len(self.runs[0])
+
+
+def groups_of(runs: Sequence[Run], lanes: int) -> list[Group]:
+    """Cut runs into groups of at most `lanes`, in the order of their first run."""
+    groups: list[Group] = []
+    for bucket in _by(
+        runs, lambda r: (_text(r.task), _text(r.measure), r.method.network, jax.tree.structure(r.method.optimizer))
+    ):
+        methods = _unique(run.method for run in bucket)
+        padded = dict(zip(methods, _pad(methods), strict=True))
+        # Methods of one structure whose missing seeds are the same (they may differ after a partial run).
+        seeds_of: dict[Method, tuple[int, ...]] = {m: tuple(r.seed for r in bucket if r.method == m) for m in methods}
+        lookup = {(run.method, run.seed): run for run in bucket}
+        for same in _by(methods, lambda m: (jax.tree.structure(padded[m]), seeds_of[m])):
+            for columns, rows in _blocks(same, seeds_of[same[0]], lanes):
+                cells = tuple(tuple(lookup[m, s] for m in columns) for s in rows)
+                groups.append(Group(cells, tuple(padded[m] for m in columns)))
+    return groups
+
+
+def restored(runs: Sequence[Run], shape: tuple[int, int]) -> Group:
+    """A group as it was planned earlier, from its runs in lane order."""
+    seeds, methods = shape
+    rows = tuple(tuple(runs[i * methods : (i + 1) * methods]) for i in range(seeds))
+    return Group(rows, tuple(_pad([run.method for run in rows[0]])))
+
+
+def programs(groups: Iterable[Group]) -> int:
+    """How many programs will be compiled for these groups."""
+    return len({group.program for group in groups})
+
+
+def _pad(methods: Sequence[Method]) -> list[Method]:
+    """Each method with the neutral elements of what others of its kind have and it lacks."""
+    result: list[Method] = []
+    for method in methods:
+        own = {m.name for m in method.mitigations}
+        core = _core(method)
+        extra: dict[str, Mitigation] = {}
+        for other in methods:
+            if _core(other) != core:
+                continue
+            for member in other.mitigations:
+                neutral = member.neutral() if member.stage in PADDED_STAGES else None
+                if neutral is not None and member.name not in own:
+                    extra.setdefault(member.name, neutral)
+        result.append(replace(method, mitigations=compose.canonical((*method.mitigations, *extra.values()))))
+    return result
+
+
+def _core(method: Method) -> Any:
+    """What padding cannot make equal: the members without a cheap neutral element."""
+    fixed = tuple(m for m in method.mitigations if m.stage not in PADDED_STAGES or m.neutral() is None)
+    return jax.tree.structure(fixed)
+
+
+def _blocks(methods: Sequence[Method], seeds: Sequence[int], lanes: int):
+    """Cut a crossing of methods and seeds into blocks of at most `lanes`, as even as possible."""
+    wide = ceil(len(methods) / ceil(len(methods) / lanes))
+    tall = max(1, lanes // wide)
+    tall = ceil(len(seeds) / ceil(len(seeds) / tall))
+    for j in range(0, len(methods), wide):
+        for i in range(0, len(seeds), tall):
+            yield methods[j : j + wide], seeds[i : i + tall]
+
+
+def _text(item: Config) -> str:
+    return digest(resolved(item))
+
+
+def _unique(items: Iterable[Any]) -> list[Any]:
+    return list(dict.fromkeys(items))
+
+
+def _by(items: Iterable[Any], key) -> list[list[Any]]:
+    """Items gathered by key, in the order of first appearance."""
+    found: dict[Any, list[Any]] = defaultdict(list)
+    for item in items:
+        found[key(item)].append(item)
+    return list(found.values())

@@ -1,0 +1,93 @@
+"""The compiled programs of a sweep: `start` and `run_chunk`, mapped over a crossing of seeds and methods.
+
+The maps are nested, seeds outside and methods inside, so that a batch is gathered once a seed and shared by all methods.
+The task, its number and the step are not mapped. On several local devices the seeds (or, if they do not divide, the
+methods) are sharded: each device runs its own lanes, nothing is communicated. `jax.jit` caches by tree structure,
+so groups of one structure and shape share one compilation; the state is donated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+
+from sweeps.grouping import Group
+from tasks.base import Data
+from tasks.measure import Measure
+from tasks.train import Chunk, Method, Record, RunState, Span, run_chunk, start
+
+#: How a run's state is mapped over methods: the stream belongs to the seed, everything else to the run.
+_BY_METHOD = RunState(None, 0, 0)  # pyrefly: ignore
+
+
+def stacked(group: Group) -> tuple[Method, jax.Array]:
+    """The group's methods as one config with leaves `[methods]`, and its seeds as int32 `[seeds]`."""
+    method = jax.tree.map(lambda *leaves: jnp.array(leaves, jnp.float32), *group.padded)
+    return method, jnp.array(group.seeds, jnp.int32)
+
+
+def split_axis(shape: tuple[int, int], devices: int) -> str | None:
+    """Which axis of a group is sharded over the local devices: `seeds`, `methods` or none."""
+    if devices == 1:
+        return None
+    seeds, methods = shape
+    return "seeds" if seeds % devices == 0 else "methods" if methods % devices == 0 else None
+
+
+def begin(group: Group, data: Data) -> RunState:
+    """The state of all runs of a group before their first task: leaves `[seeds, methods, ...]`, the stream's `[seeds, ...]`."""
+    method, seeds = stacked(group)
+    return _start(split_axis(group.shape, jax.local_device_count()))(group.first.task, method, seeds, data)
+
+
+def advance(group: Group, span: Span, state: RunState, index: int, chunk: Chunk, data: Data) -> tuple[RunState, Record]:
+    """Take a group through a chunk. The state is donated; records have leaves `[seeds, methods, (points)]`."""
+    method, seeds = stacked(group)
+    program = _advance(split_axis(group.shape, jax.local_device_count()), group.first.measure, span)
+    return program(group.first.task, method, seeds, state, jnp.int32(index), chunk, data)
+
+
+@lru_cache
+def _start(axis: str | None) -> Callable[..., RunState]:
+    def batched(task, method, seeds, data):
+        by_method = jax.vmap(partial(start, task, data=data), in_axes=(0, None), out_axes=_BY_METHOD)
+        return jax.vmap(lambda m, s: by_method(m, s), in_axes=(None, 0))(method, seeds)
+
+    return jax.jit(_sharded(batched, axis, "-ms-", "s"))
+
+
+@lru_cache
+def _advance(axis: str | None, measure: Measure, span: Span) -> Callable[..., tuple[RunState, Record]]:
+    def batched(task, method, seeds, state, index, chunk, data):
+        def one(method, seed, state):
+            return run_chunk(task, method, measure, span, seed, state, index, chunk, data)
+
+        by_method = jax.vmap(one, in_axes=(0, None, _BY_METHOD), out_axes=(_BY_METHOD, 0))
+        return jax.vmap(by_method, in_axes=(None, 0, 0))(method, seeds, state)
+
+    return jax.jit(_sharded(batched, axis, "-msS---", "SR"), donate_argnames="state")
+
+
+def _sharded(function: Callable[..., Any], axis: str | None, arguments: str, results: str) -> Callable[..., Any]:
+    """Shard over local devices. One letter an argument: m methods, s seeds, S a state, R records, - replicated."""
+    if axis is None:
+        return function
+    mesh = Mesh(np.array(jax.local_devices()), ("runs",))
+    seeds, methods = ("runs", None) if axis == "seeds" else (None, "runs")
+    lanes = PartitionSpec(seeds, methods)
+    state = RunState(PartitionSpec(seeds), lanes, lanes)  # pyrefly: ignore
+    specs = {"m": PartitionSpec(methods), "s": PartitionSpec(seeds), "S": state, "R": lanes, "-": PartitionSpec()}
+    outs = [specs["S" if r == "s" else r] for r in results]
+    return jax.shard_map(
+        function,
+        mesh=mesh,
+        in_specs=tuple(specs[a] for a in arguments),
+        out_specs=tuple(outs) if len(outs) > 1 else outs[0],
+        check_vma=False,
+    )
