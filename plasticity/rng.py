@@ -15,7 +15,7 @@ STREAMS = ("init", "data", "task", "mitigation", "probe")
 
 
 def named(key: jax.Array, name: str) -> jax.Array:
-    """An independent key for `name` below `key`; it depends on the name only, not on what else is derived from `key`."""
+    """An independent key for `name` below `key`; it depends on the name only, not on what else is derived."""
     return jax.random.fold_in(key, zlib.crc32(name.encode()) & 0x7FFFFFFF)
 
 

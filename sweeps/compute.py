@@ -1,7 +1,7 @@
 """Compute one group: chunk by chunk, with metric parts, checkpoints, and an orderly end whatever happens.
 
-A save is a metric part followed by the checkpoint that says so; a part without its checkpoint is dropped on resuming and
-computed again, so a killed and resumed group leaves the same rows as an uninterrupted one.
+A save is a metric part followed by the checkpoint that says so; a part without its checkpoint is dropped on
+resuming and computed again, so a killed and resumed group leaves the same rows as an uninterrupted one.
 """
 
 from __future__ import annotations

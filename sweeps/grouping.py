@@ -5,14 +5,15 @@ To make that happen more often, a run that lacks a mitigation which others have 
 which equals absence: {layer norm} x {L2} is then two programs, not four. Only penalties, decay and events are padded;
 they cost next to nothing at zero strength, and no diagnostic depends on them.
 
-A group is a full crossing of methods and seeds on one task, at most `lanes` runs: too many fall out of cache on a CPU and
-out of memory on a GPU. Groups of one program are cut to one shape where that is possible, since a shape is a compilation.
+A group is a full crossing of methods and seeds on one task, at most `lanes` runs: too many fall out of cache on a CPU
+and out of memory on a GPU. Groups of one program are cut to one shape where that is possible, since every shape is a
+compilation.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil
@@ -20,7 +21,6 @@ from typing import Any
 
 import jax
 
-from plasticity.config import Config
 from plasticity.mitigations import compose
 from plasticity.mitigations.base import Mitigation
 from sweeps.run import Run, digest, resolved
@@ -67,27 +67,25 @@ class Group:
 
 def groups_of(runs: Sequence[Run], lanes: int) -> list[Group]:
     """Cut runs into groups of at most `lanes`, in the order of their first run."""
-    groups: list[Group] = []
-    for bucket in _by(
-        runs, lambda r: (_text(r.task), _text(r.measure), r.method.network, jax.tree.structure(r.method.optimizer))
-    ):
-        methods = _unique(run.method for run in bucket)
-        padded = dict(zip(methods, _pad(methods), strict=True))
-        # Methods of one structure whose missing seeds are the same (they may differ after a partial run).
-        seeds_of: dict[Method, tuple[int, ...]] = {m: tuple(r.seed for r in bucket if r.method == m) for m in methods}
-        lookup = {(run.method, run.seed): run for run in bucket}
-        for same in _by(methods, lambda m: (jax.tree.structure(padded[m]), seeds_of[m])):
-            for columns, rows in _blocks(same, seeds_of[same[0]], lanes):
-                cells = tuple(tuple(lookup[m, s] for m in columns) for s in rows)
-                groups.append(Group(cells, tuple(padded[m] for m in columns)))
-    return groups
+    return [group for bucket in _by(runs, _kind) for group in _groups_of_kind(bucket, lanes)]
 
 
-def restored(runs: Sequence[Run], shape: tuple[int, int]) -> Group:
-    """A group as it was planned earlier, from its runs in lane order."""
-    seeds, methods = shape
-    rows = tuple(tuple(runs[i * methods : (i + 1) * methods]) for i in range(seeds))
-    return Group(rows, tuple(_pad([run.method for run in rows[0]])))
+def _kind(run: Run) -> Any:
+    """What all runs of a group have in common whatever their mitigations."""
+    optimizer = jax.tree.structure(run.method.optimizer)
+    return digest(resolved(run.task)), digest(resolved(run.measure)), run.method.network, optimizer
+
+
+def _groups_of_kind(runs: Sequence[Run], lanes: int) -> Iterator[Group]:
+    methods = list(dict.fromkeys(run.method for run in runs))
+    padded = dict(zip(methods, _pad(methods), strict=True))
+    cells = {(run.method, run.seed): run for run in runs}
+    seeds = {m: tuple(run.seed for run in runs if run.method == m) for m in methods}
+    # Methods of one structure whose missing seeds are the same (after a partial run they may differ).
+    for alike in _by(methods, lambda m: (jax.tree.structure(padded[m]), seeds[m])):
+        for columns, rows in _blocks(alike, seeds[alike[0]], lanes):
+            crossing = tuple(tuple(cells[m, s] for m in columns) for s in rows)
+            yield Group(crossing, tuple(padded[m] for m in columns))
 
 
 def programs(groups: Iterable[Group]) -> int:
@@ -127,14 +125,6 @@ def _blocks(methods: Sequence[Method], seeds: Sequence[int], lanes: int):
     for j in range(0, len(methods), wide):
         for i in range(0, len(seeds), tall):
             yield methods[j : j + wide], seeds[i : i + tall]
-
-
-def _text(item: Config) -> str:
-    return digest(resolved(item))
-
-
-def _unique(items: Iterable[Any]) -> list[Any]:
-    return list(dict.fromkeys(items))
 
 
 def _by(items: Iterable[Any], key) -> list[list[Any]]:

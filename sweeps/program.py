@@ -1,7 +1,7 @@
 """The compiled programs of a sweep: `start` and `run_chunk`, mapped over a crossing of seeds and methods.
 
-The maps are nested, seeds outside and methods inside, so that a batch is gathered once a seed and shared by all methods.
-The task, its number and the step are not mapped. On several local devices the seeds (or, if they do not divide, the
+The maps are nested, seeds outside and methods inside, so that a batch is gathered once a seed and shared by all
+methods. The task, its number and the step are not mapped. On several local devices the seeds (or, if they do not divide, the
 methods) are sharded: each device runs its own lanes, nothing is communicated. `jax.jit` caches by tree structure,
 so groups of one structure and shape share one compilation; the state is donated.
 """
@@ -41,7 +41,7 @@ def split_axis(shape: tuple[int, int], devices: int) -> str | None:
 
 
 def begin(group: Group, data: Data) -> RunState:
-    """The state of all runs of a group before their first task: leaves `[seeds, methods, ...]`, the stream's `[seeds, ...]`."""
+    """The state of a group before its first task: leaves `[seeds, methods, ...]`, the stream's `[seeds, ...]`."""
     method, seeds = stacked(group)
     return _start(split_axis(group.shape, jax.local_device_count()))(group.first.task, method, seeds, data)
 

@@ -1,7 +1,7 @@
 """From the records of a group to tidy metric rows, and from rows to a parquet part.
 
-Columns as in `plasticity.record.COLUMNS`. NaN marks a metric that was not due in a task (ranks at a longer period) and is
-dropped; an infinite or NaN loss of a diverged run is kept, since it is what happened.
+Columns as in `plasticity.record.COLUMNS`. NaN marks a metric that was not due in a task (ranks at a longer period)
+and is dropped; an infinite or NaN loss of a diverged run is kept, since it is what happened.
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ def write_statuses(path: Path, group: Group, statuses: Sequence[tuple[str, str |
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[bool]:
-    """Hold the group's lock; yields False if another process computes it. The system frees it however a process ends."""
+    """Hold the group's lock; yields False if another process has it. It is freed however a process ends."""
     try:
         import fcntl
     except ImportError:  # a platform without flock: no two processes on one study there

@@ -1,7 +1,7 @@
 """A study: a question, the sweep that answers it at several scales, and the claims it decides.
 
-Each study is one file in `sweeps/studies/` that defines `STUDY`. What it asks is data: it goes into study.json as it is,
-so that the analysis of a results folder needs nothing else.
+Each study is one file in `sweeps/studies/` that defines `STUDY`. What it asks is data: it goes into study.json as
+it is, so that the analysis of a results folder needs nothing else.
 """
 
 from __future__ import annotations

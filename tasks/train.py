@@ -1,8 +1,9 @@
 """One run as one pure function, a chunk at a time.
 
 `start` gives the state of a run; `run_chunk` takes it through a task or a part of one: the switch (context, then the
-mitigations' events) if the chunk begins the task, updates with measurements in between, and the evaluation if it ends the
-task. Both are pure, so that a run can be jitted alone, vmapped over seeds and strengths, stopped between chunks and resumed.
+mitigations' events) if the chunk begins the task, updates with measurements in between, and the evaluation if it ends
+the task. Both are pure, so that a run can be jitted alone, vmapped over seeds and strengths, stopped between chunks
+and resumed.
 
 The number of the task and the steps within it are never batched: periodic work inside a step stays a branch under vmap.
 Online metrics are taken before the update on the batch (pre-update loss and score, averaged over the task).
@@ -31,9 +32,7 @@ from tasks.measure import Measure
 EVALUATED = 4096
 
 
-@partial(
-    jax.tree_util.register_dataclass, data_fields=["network", "optimizer", "mitigations"], meta_fields=[]
-)
+@partial(jax.tree_util.register_dataclass, data_fields=["network", "optimizer", "mitigations"], meta_fields=[])
 @dataclass(frozen=True)
 class Method:
     """What learns: a network, an optimiser and mitigations in canonical order. Strengths are the leaves."""

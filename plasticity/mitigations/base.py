@@ -34,7 +34,7 @@ class Learner(NamedTuple):
 
 @dataclass(frozen=True)
 class Context:
-    """What a penalty may look at, beside the parameters: the batch's activations and the parameters at initialisation."""
+    """What a penalty may look at, beside the parameters: activations of the batch, parameters at initialisation."""
 
     network: Network
     initial_params: Params
@@ -60,7 +60,7 @@ class Mitigation(Config):
     """Base of mitigations. Class attributes say how a member composes.
 
     stage: position in the fold, see `compose.STAGES`. resets_units: True asks the optimiser for per-entry counts.
-    reference: author, year, identifier. default: what an unconfigured use means, for tables.
+    reference: author, year, identifier.
     """
 
     name: ClassVar[str]
@@ -69,7 +69,7 @@ class Mitigation(Config):
     resets_units: ClassVar[bool] = False
 
     def neutral(self) -> Self | None:
-        """This mitigation at zero strength, equal to its absence; None for a structural choice, which has no strength."""
+        """This mitigation at zero strength, equal to its absence; None for a structural choice without a strength."""
         return None
 
     def network(self, architecture: Architecture) -> Architecture:

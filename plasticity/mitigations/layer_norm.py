@@ -1,4 +1,4 @@
-"""Layer normalisation before every nonlinearity (Ba et al. 2016, arXiv:1607.06450; as a mitigation Lyle et al. 2024)."""
+"""Layer normalisation before every nonlinearity (Ba et al. 2016, arXiv:1607.06450)."""
 
 from __future__ import annotations
 

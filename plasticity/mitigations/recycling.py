@@ -32,8 +32,8 @@ def overwrite(
 ) -> tuple[Params, Params]:
     """Parameters with the masked units recycled, and a boolean tree of the entries that were touched.
 
-    masks: layer name -> bool `[units]`. Incoming kernel, bias and norm parameters of masked units are taken from `fresh`;
-    afterwards their rows in every outgoing kernel become zero.
+    masks: layer name -> bool `[units]`. Incoming kernel, bias and norm parameters of masked units are taken from
+    `fresh`; afterwards their rows in every outgoing kernel become zero.
     """
     touched = jax.tree.map(lambda p: jnp.zeros(p.shape, bool), params)
 
@@ -60,9 +60,7 @@ def reset_state(tx: optax.GradientTransformation, state: Any, touched: Params) -
     Moments, velocities and per-entry counts restart; a count that all entries share stays (use the suite's Adam with
     `per_entry=True`, or the first updates of the touched entries come out too large).
     """
-    return optax.tree_map_params(
-        tx, lambda leaf, mask: jnp.where(mask, jnp.zeros_like(leaf), leaf), state, touched
-    )
+    return optax.tree_map_params(tx, lambda leaf, mask: jnp.where(mask, jnp.zeros_like(leaf), leaf), state, touched)
 
 
 def recycle(

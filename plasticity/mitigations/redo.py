@@ -26,9 +26,9 @@ class Redo(Mitigation):
     """Every `every` updates, re-initialise the units whose dormancy score on the current batch is at most `tau`.
 
     The score is mean |h_i| over the batch, divided by its mean over the layer's units. Incoming weights, bias and
-    norm parameters get a fresh draw, then outgoing weights become zero, then the optimiser's state of exactly these entries
-    restarts. A unit that is dead (score 0) leaves the network's output unchanged. tau = 0.1 is the source's value for
-    sample-efficient agents. tau < 0 recycles nothing.
+    norm parameters get a fresh draw, then outgoing weights become zero, then the optimiser's state of exactly these
+    entries restarts. Recycling a dead unit (score 0) leaves the network's output unchanged, unless a layer norm ties it
+    to its neighbours. tau = 0.1 is the source's value for sample-efficient agents; tau < 0 recycles nothing.
     """
 
     reference = "Sokar et al. 2023, arXiv:2302.12902 (tau .025, every 1,000 updates)"
@@ -53,12 +53,8 @@ class Redo(Mitigation):
         def init(params: Any) -> RedoState:
             return RedoState(tx.init(params), jnp.zeros((), jnp.int32), setting.key)
 
-        def update(
-            updates: Any, state: RedoState, params: Any = None, *, activations, step=None, **extra: Any
-        ):
-            updates, inner = tx.update(
-                updates, state.inner, params, activations=activations, step=step, **extra
-            )
+        def update(updates: Any, state: RedoState, params: Any = None, *, activations, step=None, **extra: Any):
+            updates, inner = tx.update(updates, state.inner, params, activations=activations, step=step, **extra)
             count = state.count + 1
             due = count if step is None else step + 1
 

@@ -23,12 +23,8 @@ class TwoHotHead(Mitigation):
     stage = "head"
 
     bins: int = static(101, ge=2, positional=True, unit="bins", help="size of the categorical output")
-    low: float | None = static(
-        None, type=float, unit="target units", help="lowest bin centre; none: the task's"
-    )
-    high: float | None = static(
-        None, type=float, unit="target units", help="highest bin centre; none: the task's"
-    )
+    low: float | None = static(None, type=float, unit="target units", help="lowest bin centre; none: the task's")
+    high: float | None = static(None, type=float, unit="target units", help="highest bin centre; none: the task's")
 
     def validate(self) -> None:
         if self.low is not None and self.high is not None and self.low >= self.high:

@@ -17,7 +17,9 @@ from plasticity.registry import Family
 
 @dataclass(frozen=True)
 class Architecture:
-    """head: the output head, which sets the number of outputs. normalization: `none` or `layer`, before each nonlinearity.
+    """head: the output head, which sets the number of outputs.
+
+    normalization: `none` or `layer`, before each nonlinearity.
 
     activation: a name in `plasticity.activations.NONLINEARITIES`. slope: negative slope of leaky_relu (may be traced).
     """

@@ -60,7 +60,11 @@ class MLP(NetworkConfig):
             return output, activations, {}
 
         return Network(
-            init, apply, self._units(architecture), activation=architecture.activation, output_kernel=("output", "kernel")
+            init,
+            apply,
+            self._units(architecture),
+            activation=architecture.activation,
+            output_kernel=("output", "kernel"),
         )
 
     def _units(self, architecture: Architecture) -> tuple[UnitLayer, ...]:
@@ -81,5 +85,3 @@ class MLP(NetworkConfig):
                 )
             )
         return tuple(layers)
-
-
