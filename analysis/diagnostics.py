@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import NullFormatter
 
 from analysis.study import Study
 
 TASK_LEVEL = ("end_score", "online_score", "end_loss", "online_loss")
 MOST = 12  # rows in a figure; everything recorded is in `python -m analysis export`
+_SHARE = "_units"
 _FIRST = (
     "dead_units", "linearized_units", "dormant_units", "sign_entropy", "srank", "effective_rank",
     "weight_norm", "distance_from_init", "gradient_norm", "update_norm", "update_ratio", "effective_lr_adam",
@@ -50,13 +52,24 @@ def label(name: str) -> str:
     return name.replace("_", " ")
 
 
-def wide_range(values: pd.Series) -> bool:
-    """Whether positive values span so much that only a logarithmic axis shows them."""
+def bounded(table: pd.DataFrame) -> pd.DataFrame:
+    """Limits cut off where the quantity itself ends: at 0 if it is never negative, at 1 if it is a share of units."""
+    least = table.groupby("name", observed=True)["value"].transform("min")
+    share = table["name"].astype(str).str.endswith(_SHARE)
+    low = table["low"].where(least < 0, table["low"].clip(lower=0))
+    return table.assign(low=low, high=table["high"].where(~share, table["high"].clip(upper=1)))
+
+
+def logarithmic(name: str, values: pd.Series) -> bool:
+    """Whether only a logarithmic axis shows the values: positive, of a wide range, and no share of units."""
     x = values[np.isfinite(values)]
-    return len(x) > 0 and bool((x > 0).all()) and x.quantile(0.98) > 30 * x.quantile(0.02)
+    if name.endswith(_SHARE) or not len(x) or not (x > 0).all():
+        return False
+    return bool(x.quantile(0.98) > 30 * x.quantile(0.02))
 
 
-def scale(axes: Axes, values: pd.Series) -> None:
-    """Set a logarithmic vertical axis where `wide_range` says so."""
-    if wide_range(values):
+def scale(axes: Axes, name: str, values: pd.Series) -> None:
+    """Set a logarithmic vertical axis where `logarithmic` says so."""
+    if logarithmic(name, values):
         axes.set_yscale("log")
+        axes.yaxis.set_minor_formatter(NullFormatter())

@@ -25,7 +25,7 @@ import pandas as pd
 
 from analysis.metrics import whole_network
 from analysis.stats import LEVEL
-from analysis.study import BESIDE, NONE, Study, Task
+from analysis.study import BESIDE, FRESH, NONE, Study, Task
 from plasticity.claims import from_json
 from plasticity.errors import UserError, unknown
 from plasticity.record import FINISHED, group_folders, read_json, read_runs
@@ -61,6 +61,8 @@ def load(paths: str | Path | Sequence[str | Path], level: float = LEVEL) -> tupl
     runs, metrics = _deduplicate(study.runs, whole_network(list(study.runs["group"].unique())))
     runs = _name_combinations(runs)
     study = replace(study, runs=runs, tasks=_complete_tasks(study.tasks, runs, metrics))
+    if study.reference is None and (runs["mitigations"] == FRESH).any():
+        study = replace(study, reference=FRESH)  # a sweep of one's own declares no reference, but may have one
     columns = ["run_id", "task", "combination", "mitigations", "seed", "status"]
     frame = runs[columns].merge(metrics, on="run_id", how="inner")
     frame = _worst_score_after_divergence(frame, study)
@@ -167,7 +169,13 @@ def _complete_tasks(tasks: tuple[Task, ...], runs: pd.DataFrame, metrics: pd.Dat
     key = runs.set_index("run_id")["task"]
     seen = metrics.groupby(metrics["run_id"].map(key))["task_index"].max() + 1
     extra = [Task(k, k) for k in sorted(set(runs["task"]) - {t.key for t in tasks})]
-    return tuple(replace(t, num_tasks=t.num_tasks or int(seen.get(t.key, 0))) for t in (*tasks, *extra))
+    every = [replace(t, num_tasks=t.num_tasks or int(seen.get(t.key, 0))) for t in (*tasks, *extra)]
+    # A sweep of one's own has spec texts for labels; the bare name is enough where it tells the tasks apart.
+    names = [t.label.partition("(")[0] for t in every]
+    short = [
+        n.replace("_", " ").capitalize() if names.count(n) == 1 else t.label for n, t in zip(names, every, strict=True)
+    ]
+    return tuple(replace(t, label=s) if t.label == t.key else t for t, s in zip(every, short, strict=True))
 
 
 def _worst_score_after_divergence(frame: pd.DataFrame, study: Study) -> pd.DataFrame:

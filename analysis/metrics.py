@@ -12,6 +12,8 @@ import pandas as pd
 from plasticity.errors import UserError
 from plasticity.record import COLUMNS
 
+COMPACTED = "all.parquet"  # written last; parts that still lie beside it are in it
+
 
 def connect(groups: Sequence[str]) -> duckdb.DuckDBPyConnection:
     """A connection with the view `once`: the columns of the record schema and the group folder, each number once.
@@ -19,22 +21,24 @@ def connect(groups: Sequence[str]) -> duckdb.DuckDBPyConnection:
     A part that was saved, computed again after a crash and saved anew counts with its later copy. NULL values are NaN.
     Raises `UserError` if there are no parts, or naming the part that cannot be read.
     """
-    parts = [str(p) for g in groups for p in sorted((Path(g) / "metrics").glob("*.parquet"))]
+    parts = {g: _parts(Path(g) / "metrics") for g in groups}
+    parts = {g: found for g, found in parts.items() if found}
     if not parts:
         more = " ..." if len(groups) > 3 else ""
         raise UserError(f"no metrics recorded yet in {', '.join(groups[:3])}{more}")
     connection = duckdb.connect()
     connection.execute("set enable_progress_bar = false")  # it would print into whatever reads our stdout
-    _check(connection, parts)
-    names = ", ".join(_quoted(part) for part in parts)
-    connection.execute(
-        f"""create view once as
-            select regexp_extract(filename, '^(.*)[/\\\\]metrics[/\\\\]', 1) as "group", run_id, step, task, name,
-                   coalesce(layer, '') as layer, arg_max(coalesce(value, 'nan'::double), filename) as value,
-                   coalesce(any_value(unit), '') as unit
-            from read_parquet([{names}], filename = true, union_by_name = true)
-            group by all"""
-    )
+    reads = []
+    for group, found in parts.items():
+        _check(connection, found)
+        files = ", ".join(_quoted(part) for part in found)
+        reads.append(
+            f"""select {_quoted(group)} as "group", run_id, step, task, name, coalesce(layer, '') as layer,
+                       arg_max(coalesce(value, 'nan'::double), filename) as value, coalesce(any_value(unit), '') as unit
+                from read_parquet([{files}], filename = true, union_by_name = true)
+                group by run_id, step, task, name, coalesce(layer, '')"""
+        )
+    connection.execute("create view once as " + " union all ".join(reads))
     return connection
 
 
@@ -68,6 +72,12 @@ def copy_parquet(groups: Sequence[str], runs: pd.DataFrame, path: Path) -> None:
                   order by once.run_id, once.step, once.name, once.layer)
             to {_quoted(str(path))} (format parquet, compression zstd)"""
     )
+
+
+def _parts(folder: Path) -> list[str]:
+    """The parquet parts that count: the joined file of a finished group alone, or all parts of an unfinished one."""
+    joined = folder / COMPACTED
+    return [str(joined)] if joined.is_file() else [str(p) for p in sorted(folder.glob("*.parquet"))]
 
 
 def _check(connection: duckdb.DuckDBPyConnection, parts: list[str]) -> None:

@@ -47,9 +47,10 @@ a{color:var(--accent);text-underline-offset:.15em}
 table{border-collapse:collapse;width:100%;font-size:.9rem;font-variant-numeric:tabular-nums;line-height:1.42}
 caption{text-align:left;font-size:.84rem;color:var(--soft);padding-bottom:.5rem;caption-side:top}
 th,td{text-align:left;vertical-align:top;padding:.5rem .75rem .5rem 0;border-bottom:1px solid var(--line)}
-thead th{font-size:.75rem;font-weight:600;color:var(--soft);vertical-align:bottom;white-space:nowrap}
+thead th{font-size:.75rem;font-weight:600;color:var(--soft);vertical-align:bottom;line-height:1.3}
 tbody th{font-weight:600;font-size:.84rem}
-td.num,th.num{text-align:right;white-space:nowrap}
+td.num,th.num{text-align:right}
+td.num{white-space:nowrap}
 td .small,.small{font-size:.78rem;color:var(--soft);line-height:1.4}
 tr.part td,tr.part th{border-bottom-style:dotted;font-weight:400}
 tr.part th{padding-left:1.1rem}

@@ -92,7 +92,8 @@ def legend(figure: Figure, study: Study, shown: Iterable[str], *, lines: bool = 
     # Inches of an entry: its line, the gap behind it, and its letters.
     widths = [0.68 + 0.068 * len(str(h.get_label())) for h in handles]
     room = figure.get_figwidth() - 0.2
-    columns = len(handles) if sum(widths) < room else int(room / max(widths))
+    columns = len(handles) if sum(widths) < room else max(1, int(room / max(widths)))
+    columns = math.ceil(len(handles) / max(1, math.ceil(len(handles) / max(1, columns))))
     figure.legend(
         handles=handles, loc="outside lower center", ncols=max(1, columns), handlelength=3.2, columnspacing=1.3
     )

@@ -4,6 +4,7 @@ come from."""
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from html import escape
 from pathlib import Path
@@ -24,6 +25,7 @@ from analysis.verdicts import Decided
 from analysis.words import number, places, span
 from plasticity.record import FINISHED, atomic
 
+_UNBROKEN = re.compile(r"(?<=\d,) (?=[−+\d])|(?<=\d) (?=%)")
 _JOINED = {"AllOf": "holds if all of these hold", "AnyOf": "holds if any of these holds"}
 _SECTIONS = (
     ("claims", "Claims"),
@@ -76,11 +78,16 @@ def _verdict(summary: Summary, study: Study, links: str) -> str:
     return (
         f'<header><p class="kicker">{escape(study.name)} · {scale}{combinations} combinations · {tasks} task kinds · '
         f"{study.runs['seed'].nunique()} seeds</p><h1>{escape(study.title)}</h1>{described}</header>"
-        f'<section id="verdict" aria-label="Verdict"><p class="headline">{escape(summary.headline)}</p>'
+        f'<section id="verdict" aria-label="Verdict"><p class="headline">{_prose(summary.headline)}</p>'
         f'<dl class="facts">{facts}</dl><div class="text">'
-        + "".join(f"<p>{escape(sentence)}</p>" for sentence in summary.paragraphs)
+        + "".join(f"<p>{_prose(sentence)}</p>" for sentence in summary.paragraphs)
         + f"</div></section><nav aria-label='Sections'>{links}</nav>"
     )
+
+
+def _prose(text: str) -> str:
+    """Text that breaks neither inside an interval nor before a percent sign."""
+    return _UNBROKEN.sub("\u00a0", escape(text))
 
 
 def _claims(summary: Summary) -> str:
@@ -157,26 +164,26 @@ def _combinations(summary: Summary, study: Study) -> str:
     cells = {(r.task, r.combination): r for r in table.itertuples()}
     over_all = {s.combination: s for s in summary.ranking.standings}
     rows, bold = [], {}
+    usual = int(table["n"].max()) if len(table) else 0
     ranked = list(over_all)
     rest = [c for c in study.combinations if c not in over_all]
     for i, c in enumerate([*ranked, *rest]):
         row = [escape(study.label(c))]
         standing = over_all.get(c)
         score = standing.score if standing else summary.ranking.references.get(c)
-        row.append(_cell(score.value, score.low, score.high, score.n) if score else "–")
+        row.append(_cell(score.value, score.low, score.high, score.n if score.n < usual else None) if score else "–")
         gain = standing.gain if standing else None
         row.append(_cell(gain.value, gain.low, gain.high, None, signed=True) if gain else "–")
         for j, task in enumerate(tasks):
             r: Any = cells.get((task.key, c))
-            row.append(_cell(r.value, r.low, r.high, r.n) if r is not None else "–")
+            row.append(_cell(r.value, r.low, r.high, r.n if r.n < usual else None) if r is not None else "–")
             if best.get(task.key) == c:
                 bold[i, j + 3] = "best"
         rows.append(row)
-    against = [f"minus {study.label(NONE)}"]
-    head = ["Combination", "All task kinds", *against, *(escape(task.label) for task in tasks)]
-    text = "Late score with interval and number of seeds; best of each task kind in bold"
+    head = ["Combination", "All task kinds", f"Gain over {study.label(NONE)}", *(escape(task.label) for task in tasks)]
+    text = f"Late score with interval from {usual} seeds (n where there are fewer); best of each task kind in bold"
     if any(s.gain for s in summary.ranking.standings):
-        text += ". Differences are paired by seed and widened for the number of comparisons"
+        text += ". Gains are paired by seed and their intervals widened for the number of comparisons"
     return page.table(head, rows, caption=text, numeric=range(1, len(head)), cell_classes=bold)
 
 
@@ -200,7 +207,7 @@ def _runs(study: Study) -> str:
     rows = []
     for r in odd.to_dict("records"):
         effect = "score 0 from there on" if r["status"] in FINISHED else "left out"
-        why = escape(str(r["error"]).strip().splitlines()[-1][:300]) if r["error"] else ""
+        why = escape((r["error"].strip().splitlines() or [""])[-1][:300]) if isinstance(r["error"], str) else ""
         where = [escape(study.task(r["task"]).label), escape(study.label(r["combination"])), str(r["seed"])]
         rows.append([f"<code>{escape(r['run_id'])}</code>", *where, escape(r["status"]), effect, why])
     head = ["Run", "Task kind", "Combination", "Seed", "Status", "In the numbers", "Error"]

@@ -20,6 +20,7 @@ from plasticity.claims import Claim
 from plasticity.spec import parse
 
 NONE = "none"
+FRESH = "full_reset"
 BESIDE = " @ "
 
 

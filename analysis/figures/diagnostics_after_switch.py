@@ -13,15 +13,15 @@ SWITCHES = 5
 TITLE = "What a task switch does"
 CAPTION = (
     "Diagnostics of the whole network against optimiser updates since the last switch, averaged over the last "
-    f"{SWITCHES} switches of each run; a row is a diagnostic, a column a task kind. The horizontal axis is linear "
-    "up to 1 and logarithmic from there."
+    f"{SWITCHES} switches of each run; a row is a diagnostic, a column a task kind. The horizontal axis is "
+    "logarithmic, and linear below 1 where there is a record before the first update."
 )
 ORDER = 50
 
 
 def select(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
     rows = diagnostics.since_switch(frame, study, SWITCHES)
-    table = summarise(rows, ["name", "task", "combination", "since"], level=study.level)
+    table = diagnostics.bounded(summarise(rows, ["name", "task", "combination", "since"], level=study.level))
     # One record a task says nothing about the time after a switch.
     dense = table.groupby(["name", "task"], observed=True)["since"].transform("nunique") >= 3
     return table[dense].reset_index(drop=True)
@@ -30,17 +30,21 @@ def select(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
 def draw(plotted: pd.DataFrame, study: Study) -> Figure:
     names = diagnostics.names(plotted)
     tasks = [task for task in study.tasks if (plotted["task"] == task.key).any()]
+    first = float(plotted["since"].min())
     figure, axes = panels.matrix(len(names), len(tasks))
     for i, name in enumerate(names):
         row = plotted[plotted["name"] == name]
         for j, task in enumerate(tasks):
             ax = axes[i, j]
             panels.bands(ax, row[row["task"] == task.key], study, "since", markers=False)
-            diagnostics.scale(ax, row["value"])
-            ax.set_xscale("symlog", linthresh=1)
-            ax.xaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1))
+            diagnostics.scale(ax, name, row["value"])
+            if first:
+                ax.set_xscale("log")
+            else:
+                ax.set_xscale("symlog", linthresh=1)
+                ax.xaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1))
             ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
-            ax.set_xlim(left=0)
+            ax.set_xlim(left=first)
             if i == 0:
                 ax.set_title(task.label)
             if i == len(names) - 1:

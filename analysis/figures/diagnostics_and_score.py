@@ -52,7 +52,7 @@ def draw(plotted: pd.DataFrame, study: Study) -> Figure:
                 edge = {"linewidths": 0.9} if cross else {"linewidths": 0.3, "edgecolors": "white"}
                 place = points["late_score"], points["value"]
                 ax.scatter(*place, s=16, color=look.color, marker=look.marker or "s", alpha=0.85, **edge)
-            diagnostics.scale(ax, row["value"])
+            diagnostics.scale(ax, name, row["value"])
             rho = own["rho"].iloc[0] if len(own) else np.nan
             said = f"ρ = {rho:+.2f}".replace("-", "−") if np.isfinite(rho) else "ρ undefined"
             ax.set_title(f"{task.label}\n{said}" if i == 0 else said, weight="normal")

@@ -20,7 +20,7 @@ ORDER = 40
 
 def select(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
     rows = diagnostics.at_end_of_task(frame)
-    return summarise(rows, ["name", "task", "combination", "step"], level=study.level)
+    return diagnostics.bounded(summarise(rows, ["name", "task", "combination", "step"], level=study.level))
 
 
 def draw(plotted: pd.DataFrame, study: Study) -> Figure:
@@ -32,7 +32,7 @@ def draw(plotted: pd.DataFrame, study: Study) -> Figure:
         for j, task in enumerate(tasks):
             ax = axes[i, j]
             panels.bands(ax, row[row["task"] == task.key], study, "step", markers=False)
-            diagnostics.scale(ax, row["value"])
+            diagnostics.scale(ax, name, row["value"])
             ax.xaxis.set_major_locator(MaxNLocator(4))
             ax.margins(x=0.02)
             if i == 0:

@@ -72,9 +72,9 @@ def draw(plotted: pd.DataFrame, study: Study) -> Figure:
 
 
 def _ink(background: np.ndarray) -> str:
-    """Black or white, whichever reads better on a colour (relative luminance after WCAG 2)."""
+    """Black or white, whichever reads better on a colour (luminance after WCAG 2, white favoured)."""
     linear = [((c + 0.055) / 1.055) ** 2.4 if c > 0.04045 else c / 12.92 for c in background[:3]]
-    return "white" if 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] < 0.18 else "#1a1a1a"
+    return "white" if 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] < 0.24 else "#1a1a1a"
 
 
 def _wrapped(text: str) -> str:

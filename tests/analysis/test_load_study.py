@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pytest
@@ -78,6 +79,26 @@ def test_a_part_saved_twice_counts_once(tmp_path):
     pd.testing.assert_frame_equal(load(folder)[1], before)
 
 
+def test_parts_beside_the_joined_file_of_a_group_do_not_count(tmp_path):
+    folder = make_study(tmp_path, tasks=1, factors=1, seeds=[0], num_tasks=4, names=[])
+    metrics = record.group_folders(folder)[0] / "metrics"
+    whole = load(folder)[1]
+    joined = duckdb.connect().read_parquet(str(metrics / "*.parquet")).df()
+    write_part(metrics / "all.parquet", joined)
+    write_part(metrics / "part-00001.parquet", joined.assign(value=7.0))
+    pd.testing.assert_frame_equal(load(folder)[1], whole)
+
+
+def test_a_sweep_of_ones_own_finds_its_reference_and_short_labels(tmp_path):
+    folder = make_study(tmp_path, tasks=2, factors=1, seeds=[0], num_tasks=2, names=[])
+    meta = record.read_json(folder / "study.json")
+    tasks = [{**t, "label": t["key"]} for t in meta["tasks"]]
+    record.write_json(folder / "study.json", {**meta, "reference": None, "tasks": tasks})
+    study = load(folder)[0]
+    assert study.reference == "full_reset"
+    assert [t.label for t in study.tasks] == ["Label reset", "Input permutation"]
+
+
 def test_diverged_runs_score_zero_from_there_on(flawed):
     study, frame = load(flawed)
     run = study.runs[study.runs["status"] == "diverged"].iloc[0]
@@ -94,8 +115,6 @@ def test_nan_scores_are_zero_and_other_nans_stay(tmp_path):
     folder = make_study(tmp_path, tasks=1, factors=1, seeds=[0], num_tasks=4, names=[])
     group = record.group_folders(folder)[0]
     path = record.part_path(group, 1)
-    import duckdb
-
     rows = duckdb.connect().read_parquet(str(path)).df()
     rows.loc[rows["task"] == 3, "value"] = np.nan
     write_part(path, rows)

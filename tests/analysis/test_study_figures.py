@@ -11,7 +11,7 @@ import pytest
 from scipy import stats as oracle
 from synthetic_study import make_study
 
-from analysis import figures, words
+from analysis import diagnostics, figures, words
 from analysis.load import load
 from analysis.save import render, save_figures
 from analysis.style import looks, separation, styled
@@ -166,6 +166,17 @@ def test_colours_are_distinct_for_all_eyes_and_the_same_in_a_partial_study(tmp_p
     assert len({(look.color, look.marker) for look in style.values()}) == 9
     partial = dataclasses.replace(study, runs=study.runs[study.runs["combination"] != "layer_norm"])
     assert all(style[c] == look for c, look in looks(partial).items())
+
+
+def test_limits_end_where_the_quantity_ends():
+    table = pd.DataFrame({"name": ["dead_units", "weight_norm", "log_ratio"], "value": [0.9, 2.0, -1.0]})
+    cut = diagnostics.bounded(table.assign(low=[-0.2, -1.0, -3.0], high=[1.4, 5.0, 1.0]))
+    assert cut["low"].tolist() == [0.0, 0.0, -3.0]
+    assert cut["high"].tolist() == [1.0, 5.0, 1.0]
+    wide = pd.Series([1e-4, 1e-2, 1.0])
+    assert diagnostics.logarithmic("gradient_norm", wide)
+    assert not diagnostics.logarithmic("dead_units", wide)
+    assert not diagnostics.logarithmic("gradient_norm", -wide)
 
 
 def test_numbers_in_words():
