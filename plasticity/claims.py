@@ -97,8 +97,8 @@ def to_json(item: Claim | Test | Outcome) -> dict[str, Any]:
 def from_json(data: Mapping[str, Any]) -> Any:
     """The claim, test or outcome written by `to_json`. Raises `UserError` on anything else."""
     kinds = {cls.__name__: cls for cls in (Claim, AllOf, AnyOf, Contrast, Outcome)}
-    rest = {k: v for k, v in data.items() if k != "kind"}
     try:
+        rest = {k: v for k, v in data.items() if k != "kind"}
         cls = kinds[data["kind"]]
         if "parts" in rest:
             rest["parts"] = tuple(from_json(part) for part in rest["parts"])
@@ -107,5 +107,5 @@ def from_json(data: Mapping[str, Any]) -> Any:
         if "test" in rest:
             rest["test"] = from_json(rest["test"])
         return cls(**rest)
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"not a claim: {error!r} in {dict(data)!r}") from None
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"not a claim: {error!r} in {data!r}") from None

@@ -11,6 +11,7 @@ an impossible value is an error before any compute is spent; arrays and tracers 
 from __future__ import annotations
 
 import dataclasses
+import math
 import operator
 from typing import Any, TypeVar, dataclass_transform
 
@@ -32,8 +33,8 @@ def traced(
     help: str = "",
 ) -> Any:
     """A strength: a pytree leaf that may be swept inside one compiled program."""
-    meta = dict(static=False, ge=ge, gt=gt, le=le, positional=positional, unit=unit, help=help, type=float)
-    return dataclasses.field(default=default, metadata=meta)
+    meta = _meta(float, ge=ge, gt=gt, le=le, positional=positional, unit=unit, help=help)
+    return dataclasses.field(default=default, metadata={**meta, "static": False})
 
 
 def static(
@@ -53,8 +54,12 @@ def static(
     `type` defaults to that of `default`; give it where the default is None.
     """
     kind = type or default.__class__
-    meta = dict(static=True, ge=ge, gt=gt, le=le, choices=choices, positional=positional, unit=unit, help=help)
-    return dataclasses.field(default=default, metadata={**meta, "type": kind})
+    meta = _meta(kind, ge=ge, gt=gt, le=le, choices=choices, positional=positional, unit=unit, help=help)
+    return dataclasses.field(default=default, metadata={**meta, "static": True})
+
+
+def _meta(kind: type, **rest: Any) -> dict[str, Any]:
+    return {"type": kind, **rest}
 
 
 class Config:
@@ -101,8 +106,8 @@ def _check(cls: type, f: dataclasses.Field, value: Any) -> None:
         return
     if isinstance(value, bool) or not isinstance(value, int | float):
         return
-    if value != value:
-        raise UserError(f"{where} must be a number, got nan")
+    if not math.isfinite(value):
+        raise UserError(f"{where} must be a finite number, got {value}")
     for key, holds in (("ge", operator.ge), ("gt", operator.gt), ("le", operator.le)):
         bound = meta.get(key)
         if bound is not None and not holds(value, bound):

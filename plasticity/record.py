@@ -92,6 +92,8 @@ def read_runs(folder: Path) -> list[RunLine]:
         text = path.read_text()
     except FileNotFoundError:
         return []
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {error}") from None
     try:
         return [RunLine(**json.loads(line)) for line in text.splitlines()]
     except (json.JSONDecodeError, TypeError) as error:

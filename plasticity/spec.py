@@ -173,7 +173,7 @@ def _coerce(name: str, f: dataclasses.Field, value: Any) -> Any:
         return None
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
-    if kind is int and isinstance(value, float) and value == int(value):
+    if kind is int and isinstance(value, float) and value.is_integer():
         return int(value)
     if kind is str and isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
@@ -199,7 +199,9 @@ def to_text(item: Config | tuple[Config, ...]) -> str:
             bare = False
             continue
         bare = bare and bool(f.metadata.get("positional"))
-        parts.append(_print(value) if bare else f"{f.name}={_print(value)}")
+        # A strength given as a whole number is the same config, and so the same text, as the float.
+        text = _print(float(value) if f.metadata["type"] is float and isinstance(value, int) else value)
+        parts.append(text if bare else f"{f.name}={text}")
     name = item.name  # pyrefly: ignore
     return f"{name}({', '.join(parts)})" if parts else name
 
@@ -211,12 +213,17 @@ def _print(value: Any) -> str:
         return format_number(value)
     if isinstance(value, str):
         plain = re.fullmatch(r"[A-Za-z_~/.][\w./~:\-]*", value) and value not in _CONSTANTS
-        return value if plain else f"'{value}'"
+        if plain:
+            return value
+        quote = '"' if "'" in value else "'"
+        if quote in value:
+            raise UserError(f"a value with both kinds of quotes cannot be written in a spec: {value}")
+        return f"{quote}{value}{quote}"
     return str(value)
 
 
 def format_number(value: float) -> str:
     """Shortest text that reads back as the same float: `1e-5` rather than `1e-05`, `2` rather than `2.0`."""
-    text = repr(float(value))
+    text = repr(float(value) + 0.0)  # -0.0 equals 0.0, so it has the same text
     text = re.sub(r"e([-+]?)0*(\d)", lambda m: f"e{m[1].replace('+', '')}{m[2]}", text)
     return text.removesuffix(".0")

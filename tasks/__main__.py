@@ -11,8 +11,6 @@ A mistake of the user is a message on stderr and exit code 2, never a traceback.
 from __future__ import annotations
 
 import dataclasses
-import inspect
-import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,28 +20,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from plasticity.config import allowed_range
+from plasticity import cli
+from plasticity.describe import describe_config, listing
 from plasticity.errors import UserError
 from plasticity.registry import summary
 from plasticity.rng import named, stream
-from plasticity.spec import build_one, format_number, to_text
+from plasticity.spec import build_one, to_text
 from tasks.base import Batch, Data, Task, tasks
 from tasks.data import for_task
 
 
 def list_() -> None:
     """List the task streams."""
-    table = Table("name", "kind", "summary", title="task streams", title_justify="left")
-    for name, cls in tasks.members().items():
-        table.add_row(name, cls.kind, escape(summary(cls)))
-    console = Console()
-    console.print(table)
-    console.print("python -m tasks describe NAME  shows the fields of one", style="dim", highlight=False)
+    console = Console(highlight=False)
+    console.print(listing("task streams", [_row(name, cls) for name, cls in tasks.members().items()]))
+    console.print("python -m tasks describe NAME  shows the fields of one", style="dim")
+
+
+def _row(name: str, cls: type[Task]) -> tuple[str, str, str]:
+    # Without the fields, of which every stream has many.
+    return name, f"{summary(cls)} ({cls.kind})", cls.reference
 
 
 def describe(name: tyro.conf.Positional[str]) -> None:
@@ -53,39 +51,9 @@ def describe(name: tyro.conf.Positional[str]) -> None:
         name: a task stream, as `list` shows it.
     """
     cls = tasks.get(name)
-    console = Console(highlight=False)
-    console.print(f"[bold]{name}[/bold] ({cls.kind}; score: {cls.score_label})\n")
-    console.print(escape(_paragraphs(cls.__doc__ or "")))
-    table = Table(box=SIMPLE_HEAD, padding=(0, 0), pad_edge=False, title="\nfields", title_justify="left")
-    for column in ("field", "type", "default"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("range", max_width=11)
-    table.add_column("help")
+    what = f"{cls.kind}; score: {cls.score_label}"
     # What is particular to the stream before what every task has.
-    shared = {f.name for f in dataclasses.fields(Task)}
-    for f in sorted(dataclasses.fields(cls), key=lambda f: f.name in shared):
-        table.add_row(f.name, *(escape(text) for text in _columns(f)))
-    console.print(table)
-    console.print("* static: each value is another compiled program; the others are swept in one", style="dim")
-    if cls.reference:
-        console.print(f"\nreference: {escape(cls.reference)}")
-
-
-def _columns(f: dataclasses.Field) -> tuple[str, ...]:
-    meta = f.metadata
-    default = format_number(f.default) if isinstance(f.default, float) else str(f.default).lower()
-    allowed = ", ".join(meta.get("choices") or ()) or allowed_range(meta)
-    return (
-        meta["type"].__name__ + ("*" if meta["static"] else ""),
-        f"{default} {meta['unit']}",
-        allowed,
-        meta["help"],
-    )
-
-
-def _paragraphs(text: str) -> str:
-    """A docstring with each paragraph and each item of a list on one line, to be wrapped by the console."""
-    return re.sub(r"(?<=\S)\n *(?=[^\s-])", " ", inspect.cleandoc(text))
+    describe_config(Console(highlight=False), name, cls, what, last=[f.name for f in dataclasses.fields(Task)])
 
 
 def preview(
@@ -170,14 +138,7 @@ COMMANDS: dict[str, Callable[..., None]] = {"list": list_, "describe": describe,
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 0, or 2 for a mistake of the user."""
-    try:
-        tyro.extras.subcommand_cli_from_dict(
-            COMMANDS, args=args, prog="python -m tasks", description="Nonstationary supervised task streams."
-        )
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return cli.run("python -m tasks", "Nonstationary supervised task streams.", COMMANDS, args)
 
 
 if __name__ == "__main__":

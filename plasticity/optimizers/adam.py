@@ -39,8 +39,8 @@ def scale_by_adam_per_entry(
     """
 
     def init(params: Any) -> PerEntryAdamState:
-        zeros = jax.tree.map(jnp.zeros_like, params)
-        return PerEntryAdamState(zeros, zeros, zeros, zeros)
+        # Four trees of their own: one shared buffer could not be donated four times.
+        return PerEntryAdamState(*(jax.tree.map(jnp.zeros_like, params) for _ in range(4)))
 
     def update(updates: Any, state: PerEntryAdamState, params: Any = None):
         del params

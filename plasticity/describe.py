@@ -1,0 +1,123 @@
+"""How the members of a family are shown on a terminal: one renderer for every command line of the suite.
+
+A member's own class says everything: its docstring, its fields with type, default, unit and range, its reference.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from plasticity.config import Config, allowed_range
+from plasticity.diagnostics.base import Diagnostic
+from plasticity.registry import summary
+from plasticity.spec import format_number
+
+STATIC_NOTE = "* static: each value is another compiled program; the others are swept in one"
+
+
+def listing(title: str, rows: Iterable[tuple[str, str, str]]) -> Table:
+    """A table of members: (spec with all defaults, one line, reference)."""
+    table = Table(box=SIMPLE_HEAD, title=f"\n{title}", title_justify="left", pad_edge=False)
+    table.add_column("name", overflow="fold", ratio=2)
+    table.add_column("what it is", ratio=3)
+    for name, line, reference in rows:
+        lines: list[RenderableType] = [Text(line)]
+        if reference:
+            lines.append(Text(reference, style="dim"))
+        table.add_row(Text(name, overflow="fold"), Group(*lines))
+    return table
+
+
+def config_row(name: str, cls: type[Config]) -> tuple[str, str, str]:
+    """A config class as a row of `listing`."""
+    parts = [f"{f.name}={_value(f.default)}" for f in dataclasses.fields(cls)]  # pyrefly: ignore
+    return f"{name}({', '.join(parts)})" if parts else name, summary(cls), getattr(cls, "reference", "")
+
+
+def diagnostic_row(diagnostic: Diagnostic) -> tuple[str, str, str]:
+    """A diagnostic as a row of `listing`."""
+    parts = [f"{name}={_value(default)}" for name, default in diagnostic.thresholds.items()]
+    name = f"{diagnostic.name}({', '.join(parts)})" if parts else diagnostic.name
+    return name, f"{diagnostic.summary} [{diagnostic.unit}]", diagnostic.reference
+
+
+def describe_config(
+    console: Console, name: str, cls: type[Config], what: str, last: Collection[str] = frozenset()
+) -> None:
+    """Print a config class: `what` it is, its docstring, its fields and its reference.
+
+    last: names of fields to be shown after the others, such as those that a whole family has.
+    """
+    _head(console, name, what, cls.__doc__)
+    fields = dataclasses.fields(cls)  # pyrefly: ignore
+    if fields:
+        table = _table("fields", "field", "type", "default")
+        table.add_column("range", max_width=11)
+        table.add_column("help")
+        for f in sorted(fields, key=lambda f: f.name in last):
+            table.add_row(f.name, *(escape(text) for text in _columns(f)))
+        console.print(table)
+        console.print(STATIC_NOTE, style="dim")
+    else:
+        console.print("\nno fields")
+    _reference(console, getattr(cls, "reference", ""))
+
+
+def describe_diagnostic(console: Console, diagnostic: Diagnostic) -> None:
+    """Print a diagnostic: its docstring, thresholds, unit, range, needs and reference."""
+    _head(console, diagnostic.name, "diagnostic", diagnostic.compute.__doc__)
+    low, high = (format_number(bound) for bound in diagnostic.range)
+    console.print(f"\nunit: {escape(diagnostic.unit)}; range: {low} to {high}")
+    console.print(f"needs: {', '.join(diagnostic.needs)}; cost: {escape(diagnostic.cost)}")
+    if diagnostic.thresholds:
+        table = _table("thresholds", "name", "default")
+        for name, default in diagnostic.thresholds.items():
+            table.add_row(name, _value(default))
+        console.print(table)
+    _reference(console, diagnostic.reference)
+
+
+def _head(console: Console, name: str, what: str, docstring: str | None) -> None:
+    console.print(f"[bold]{escape(name)}[/bold] ({escape(what)})\n")
+    console.print(escape(_paragraphs(docstring or "")))
+
+
+def _reference(console: Console, reference: str) -> None:
+    if reference:
+        console.print(f"\nreference: {escape(reference)}")
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(box=SIMPLE_HEAD, padding=(0, 0), pad_edge=False, title=f"\n{title}", title_justify="left")
+    for column in columns:
+        table.add_column(column, no_wrap=True)
+    return table
+
+
+def _value(value: Any) -> str:
+    return format_number(value) if isinstance(value, float) else str(value).lower()
+
+
+def _columns(f: dataclasses.Field) -> tuple[str, ...]:
+    meta = f.metadata
+    return (
+        meta["type"].__name__ + ("*" if meta["static"] else ""),
+        f"{_value(f.default)} {meta['unit']}",
+        ", ".join(meta.get("choices") or ()) or allowed_range(meta),
+        meta["help"],
+    )
+
+
+def _paragraphs(text: str) -> str:
+    """A docstring with each paragraph and each item of a list on one line, to be wrapped by the console."""
+    return re.sub(r"(?<=\S)\n *(?=[^\s-])", " ", inspect.cleandoc(text))
