@@ -210,10 +210,10 @@ def test_evaluation_is_all_examples_under_the_current_context(task, numbered, nu
 
 
 def test_a_switch_keeps_the_old_context_as_previous(task, data):
-    before = INIT(task, jax.random.key(0), data)
-    after = ADVANCE(task, before, jax.random.key(1), data)
+    before = switched(task, data)
+    after = ADVANCE(task, before, jax.random.key(2), data)
     same(after.previous, before.current)
-    assert int(after.index) == 1
+    assert int(after.index) == int(before.index) + 1
 
 
 def switched(task, data):

@@ -79,7 +79,13 @@ def test_labels_owe_nothing_to_the_true_ones(data):
 
 def test_first_true_begins_with_the_true_labels(data):
     np.testing.assert_array_equal(LabelReset(first_true=True).first(jax.random.key(0), data), data.labels)
-    assert (LabelReset().first(jax.random.key(0), data) != data.labels).mean() > 0.8
+    for seed in (0, 1):
+        assert (LabelReset().first(jax.random.key(seed), data) != data.labels).mean() > 0.8
+
+
+def test_the_first_labels_are_drawn_from_the_key(data):
+    one, other = (LabelReset().first(jax.random.key(seed), data) for seed in (0, 1))
+    assert 0.8 < (one != other).mean() < 1
 
 
 def test_matched_keeps_the_updates_and_the_rate_of_change():

@@ -69,6 +69,13 @@ def test_f_equals_a_rewrite_in_numpy(data):
     np.testing.assert_allclose(draw(jax.random.key(4), data), (f - f.mean()) / f.std(), atol=1e-4)
 
 
+def test_the_first_function_is_drawn_from_the_key(data):
+    for task in (OffsetRegression(num_tasks=6, pretrain=3, **SIZES), TargetDrift(offset=0.0, num_tasks=4, **SIZES)):
+        one, other = (contexts(task, data, seed) for seed in (0, 1))
+        first = [np.asarray(getattr(context, "targets", context))[0] for context in (one, other)]
+        assert abs(np.corrcoef(*first)[0, 1]) < 0.4
+
+
 @pytest.mark.parametrize("frequency", [1.0, 3.0, 1e5])
 def test_the_share_renewed_is_one_minus_the_correlation(frequency, data):
     @jax.jit
