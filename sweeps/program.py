@@ -1,9 +1,10 @@
 """The compiled programs of a sweep: `start` and `run_chunk`, mapped over a crossing of seeds and methods.
 
 The maps are nested, seeds outside and methods inside, so that a batch is gathered once a seed and shared by all
-methods. The task, its number and the step are not mapped. On several local devices the seeds (or, if they do not divide, the
-methods) are sharded: each device runs its own lanes, nothing is communicated. `jax.jit` caches by tree structure,
-so groups of one structure and shape share one compilation; the state is donated.
+methods. The task, its number and the step are not mapped. On several local accelerators the seeds (or, if they do not
+divide, the methods) are sharded: each device runs its own lanes and nothing is communicated. On a CPU use one process a
+core instead. `jax.jit` caches by tree structure, so groups of one structure and shape share one compilation; the state
+is donated.
 """
 
 from __future__ import annotations
