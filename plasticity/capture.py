@@ -112,7 +112,7 @@ class _Program:
         return atom if isinstance(atom, core.Literal) else names.get(atom, atom)
 
     def _read(self, jaxpr: Any, names: dict[Any, Any], inner: bool) -> None:
-        """Append the equations of `jaxpr`. An inner program's variables are renamed: it may be called twice."""
+        """Append the equations of `jaxpr`. Inner variables get new names: derived programs share variables."""
         for eqn in jaxpr.eqns:
             inputs = [self.named(atom, names) for atom in eqn.invars]
             kind = eqn.primitive.name

@@ -66,6 +66,15 @@ def as_rows(values: Any, name: str = "activations") -> Float[Array, "rows featur
     return x.reshape(-1, x.shape[-1]).astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
+def magnitude(x: Array) -> Scalar:
+    """A divisor that makes squares of x neither overflow nor vanish: max |x|, kept within 1e-30 .. 1e30; NaN for NaN.
+
+    The bounds matter: XLA divides by a scalar by multiplying with its reciprocal, which float32 flushes to zero
+    for a divisor above 8e37.
+    """
+    return jnp.clip(jnp.max(jnp.abs(x)), 1e-30, 1e30)
+
+
 def safe_ratio(a: Any, b: Any) -> Array:
     """a / b, with 0 / 0 = 0. A positive number over zero stays infinite; NaN stays NaN."""
     a, b = jnp.asarray(a), jnp.asarray(b)

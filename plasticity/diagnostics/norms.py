@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from plasticity.diagnostics.base import Observation, Reading, Scalar, diagnostic, safe_ratio
+from plasticity.diagnostics.base import Observation, Reading, Scalar, diagnostic, magnitude, safe_ratio
 from plasticity.errors import UserError
 
 Leaves = list[Array]
@@ -51,10 +51,9 @@ def norm(tree: Any) -> Scalar:
     leaves = [leaf for leaf in leaves if leaf.size]
     if not leaves:
         return jnp.zeros(())
-    # Over the largest entry first: in float32, squares below 1e-19 or above 1e19 would vanish or overflow.
-    top = jnp.max(jnp.stack([jnp.max(jnp.abs(leaf)) for leaf in leaves]))
-    safe = jnp.where((top > 0) & jnp.isfinite(top), top, 1.0)
-    return safe * jnp.sqrt(sum(jnp.sum(jnp.abs(leaf / safe) ** 2) for leaf in leaves))
+    # Scaled first: in float32, squares of entries below 1e-19 or above 1e19 would vanish or overflow.
+    scale = magnitude(jnp.stack([jnp.max(jnp.abs(leaf)) for leaf in leaves]))
+    return scale * jnp.sqrt(sum(jnp.sum(jnp.abs(leaf / scale) ** 2) for leaf in leaves))
 
 
 def mean_magnitude(tree: Any) -> Scalar:

@@ -27,17 +27,16 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from plasticity.diagnostics.base import Layer, Observation, Reading, Scalar, as_rows, diagnostic, per_layer
+from plasticity.diagnostics.base import Layer, Observation, Reading, Scalar, as_rows, diagnostic, magnitude, per_layer
 
 
 def _scaled(phi: Float[Array, "*batch features"]) -> tuple[Float[Array, "rows features"], Scalar]:
-    """Rows over their largest entry, and that entry: squares neither overflow nor vanish. NaN for non-finite input."""
+    """Rows over their magnitude, and the magnitude, NaN if an entry is not finite."""
     x = as_rows(phi)
-    top = jnp.max(jnp.abs(x))
-    top = jnp.where(jnp.isfinite(top), top, jnp.nan)
-    usable = jnp.isfinite(top) & (top > 0)
+    finite = jnp.isfinite(x).all()
     # Zeros in place of NaN: decompositions may fail to converge on NaN, and slow a whole batch of runs down.
-    return jnp.where(usable, x / jnp.where(usable, top, 1.0), 0.0), top
+    x = jnp.where(finite, x, 0.0)
+    return x / magnitude(x), jnp.where(finite, magnitude(x), jnp.nan)
 
 
 def singular_values(phi: Float[Array, "*batch features"]) -> Float[Array, " k"]:
@@ -79,7 +78,7 @@ def stable_rank(phi: Float[Array, "*batch features"]) -> Scalar:
 
 def srank_of_spectrum(s: Float[Array, " k"], delta: float = 0.01) -> Scalar:
     """`srank` from singular values in descending order."""
-    p = s / _top(s)
+    p = _relative(s)
     total = jnp.sum(p)
     # Counting those not yet there, plus the one that gets there.
     short = jnp.cumsum(p) < (1 - delta) * total
@@ -88,7 +87,7 @@ def srank_of_spectrum(s: Float[Array, " k"], delta: float = 0.01) -> Scalar:
 
 def effective_rank_of_spectrum(s: Float[Array, " k"]) -> Scalar:
     """`effective_rank` from singular values in descending order."""
-    p = s / _top(s)
+    p = _relative(s)
     total = jnp.sum(p)
     p = p / jnp.where(total > 0, total, 1.0)
     entropy = -jnp.sum(p * jnp.log(jnp.where(p > 0, p, 1.0)))
@@ -102,15 +101,17 @@ def feature_rank_of_spectrum(s: Float[Array, " k"], rows: int, epsilon: float = 
 
 def stable_rank_of_spectrum(s: Float[Array, " k"]) -> Scalar:
     """`stable_rank` from singular values in descending order."""
-    return _nan_or(s, jnp.sum((s / _top(s)) ** 2))
+    return _nan_or(s, jnp.sum(_relative(s) ** 2))
 
 
-def _top(s: Float[Array, " k"]) -> Scalar:
-    return jnp.where(s[0] > 0, s[0], 1.0)
+def _relative(s: Float[Array, " k"]) -> Float[Array, " k"]:
+    """Singular values over the largest one; zeros if all are zero."""
+    s = s / magnitude(s)
+    return s / jnp.where(s[0] > 0, s[0], 1.0)
 
 
 def _nan_or(s: Float[Array, " k"], value: Array) -> Scalar:
-    return jnp.where(jnp.isnan(s[0]), jnp.nan, value.astype(s.dtype))
+    return jnp.where(jnp.isfinite(s[0]), value.astype(s.dtype), jnp.nan)
 
 
 def _mean(layers: dict[str, Array]) -> Reading:

@@ -35,6 +35,7 @@ from plasticity.diagnostics.base import (
     Unmet,
     as_rows,
     diagnostic,
+    magnitude,
     over_units,
     width_of,
 )
@@ -106,9 +107,8 @@ def dormant_scores(post: Float[Array, "*batch features"]) -> Float[Array, " feat
     that is zero everywhere all scores are 0. Multiplying the layer by a positive number changes nothing.
     """
     h = jnp.abs(as_rows(post))
-    # Divided by the largest value first, so that means of tiny or huge activations neither vanish nor overflow.
-    top = jnp.max(h)
-    mean = jnp.mean(h / jnp.where(top > 0, top, 1.0), axis=0)
+    # Scaled first, so that means of huge activations do not overflow.
+    mean = jnp.mean(h / magnitude(h), axis=0)
     layer = jnp.mean(mean)
     return mean / jnp.where(layer > 0, layer, 1.0)
 

@@ -91,7 +91,7 @@ def test_against_numpy_on_random_trees():
     )
 
 
-@pytest.mark.parametrize("scale", [1e-30, 1e30])
+@pytest.mark.parametrize("scale", [1e-36, 1e-30, 1e30, 6e37])
 def test_squares_neither_vanish_nor_overflow(scale):
     assert float(norms.norm([np.float32(scale) * np.array([3, 4], np.float32)])) == pytest.approx(5 * scale, rel=1e-5)
 

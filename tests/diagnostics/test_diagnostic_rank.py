@@ -122,7 +122,7 @@ def test_positions_are_rows():
     assert ranks(phi) == pytest.approx(ranks(phi.reshape(24, 5)), rel=1e-6)
 
 
-@pytest.mark.parametrize("scale", [1e-25, 1e25])
+@pytest.mark.parametrize("scale", [1e-34, 1e-25, 1e25, 1e37])
 def test_scale_matters_to_feature_rank_only(scale):
     phi = np.random.default_rng(0).normal(size=(30, 8)).astype(np.float32)
     one, other = ranks(phi), ranks(phi * np.float32(scale))

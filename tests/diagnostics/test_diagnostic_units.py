@@ -76,9 +76,9 @@ def test_signs_do_not_matter_to_dormant_scores_but_cancel_nothing():
     np.testing.assert_allclose(units.dormant_scores(h), units.dormant_scores(-h), rtol=1e-6)
 
 
-@pytest.mark.parametrize("scale", [1e-30, 1e-3, 1e30])
+@pytest.mark.parametrize("scale", [1e-34, 1e-3, 1e38])
 def test_dormant_scores_do_not_depend_on_scale(scale):
-    h = np.abs(noise(50, 4)).astype(np.float32)
+    h = np.minimum(np.abs(noise(50, 4)), 3).astype(np.float32)
     np.testing.assert_allclose(units.dormant_scores(h * np.float32(scale)), units.dormant_scores(h), rtol=1e-5)
 
 
@@ -117,6 +117,10 @@ def test_leaky_relu_dies_only_without_a_slope():
     assert units.dead_mask(*flat, "leaky_relu").all()
 
 
+def test_outputs_that_cancel_over_rows_are_not_dead():
+    assert share("dead_units", np.array([[1.0], [-1 / SLOPE]]), "leaky_relu") == 0
+
+
 def test_any_elementwise_function_may_be_the_nonlinearity():
     pre = np.ones((3, 2)) * [-30.0, 0.0]
     post = jax.nn.sigmoid(pre)
@@ -141,6 +145,8 @@ def test_share_threshold_is_reached_from_below_and_includes_it():
     pre[:1, 0], pre[:2, 1] = -1, -1  # 999, 998 and 1000 of 1000 rows positive
     np.testing.assert_array_equal(units.linearized_mask(*layer(pre)), [1, 0, 1])
     assert share("linearized_units", pre, linear_share=0.998) == 1
+    assert share("linearized_units", -pre) == 0  # on the other side a ReLU unit is nearly dead instead
+    assert share("linearized_units", -pre, "leaky_relu") == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize("activation", ["leaky_relu", "crelu"])
