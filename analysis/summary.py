@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -20,7 +20,10 @@ Fact = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Summary:
-    """headline: one sentence. paragraphs: what stands behind it. facts: (label, value, detail) for tiles."""
+    """headline: one or two sentences. paragraphs: what stands behind them. facts: (label, value, detail) for tiles.
+
+    ranking: of the combinations that were tried on every task kind.
+    """
 
     headline: str
     paragraphs: tuple[str, ...]
@@ -31,26 +34,54 @@ class Summary:
 
 
 def summarise_study(frame: pd.DataFrame, study: Study) -> Summary:
-    """Rank the combinations, decide the claims, and say both in words."""
+    """Rank the combinations, decide the claims, and say both in words.
+
+    Where some combinations exist on some task kinds only (a regression head cannot stand on classes), the best of each
+    task kind is what can be said; an overall best would leave them out.
+    """
     ranking, claims = rank(frame, study), tuple(decide_all(frame, study))
     table = late_table(frame, study)
     facts: list[Fact] = []
-    if ranking.best is None:
-        headline = "No verdict yet: no combination has finished runs for every task kind."
-        paragraphs = []
-    else:
-        headline = _headline(ranking.best, ranking, study)
-        paragraphs = [
-            " ".join(_size(ranking.best, ranking, facts)),
-            " ".join(_certainty(ranking.best, ranking, study) + _by_task(ranking.best, ranking, table, study)),
-        ]
+    headlines: list[str] = []
+    paragraphs: list[str] = []
+    parts = [_only(frame, study, task.key) for task in study.tasks] if _apart(study) else [(frame, study)]
+    for own_frame, own in parts:
+        where = own.tasks[0].label if len(parts) > 1 else ""
+        own_ranking = rank(own_frame, own) if len(parts) > 1 else ranking
+        if own_ranking.best is not None:
+            headlines.append((f"{where}: " if where else "") + _headline(own_ranking.best, own_ranking, own))
+            own_facts: list[Fact] = []
+            said = [
+                " ".join(_size(own_ranking.best, own_ranking, own_facts)),
+                " ".join(_certainty(own_ranking.best, own_ranking, own)),
+            ]
+            if where:
+                paragraphs.append(f"{where}. {' '.join(said)}")
+                facts += [(f"{where}: {label.lower()}", *rest) for label, *rest in own_facts[:2]]
+            else:
+                said[1] += " " + " ".join(_by_task(own_ranking.best, own_ranking, table, own))
+                paragraphs += said
+                facts += own_facts
+    headline = " ".join(headlines) or "No verdict yet: no combination has finished runs for every task kind."
     if claims:
         count = Counter(c.verdict for c in claims)
-        parts = [f"{count[v]} {v}" for v in ("reproduced", "not reproduced", "undecided") if count[v]]
-        paragraphs.append(f"Of {plural(len(claims), 'claim')} tested: {listed(parts)}.")
-        facts.append(("Claims reproduced", f"{count['reproduced']} of {len(claims)}", listed(parts)))
+        counts = [f"{count[v]} {v}" for v in ("reproduced", "not reproduced", "undecided") if count[v]]
+        paragraphs.append(f"Of {plural(len(claims), 'claim')} tested: {listed(counts)}.")
+        facts.append(("Claims reproduced", f"{count['reproduced']} of {len(claims)}", listed(counts)))
     paragraphs.append(" ".join(_runs(study)))
     return Summary(headline, tuple(p for p in paragraphs if p), tuple(facts), claims, ranking, table)
+
+
+def _apart(study: Study) -> bool:
+    """Whether the combinations were planned on different task kinds, so that not all can be compared over all."""
+    planned = {c: frozenset(runs["task"]) for c, runs in study.runs.groupby("combination", observed=True)}
+    return len(set(planned.values())) > 1
+
+
+def _only(frame: pd.DataFrame, study: Study, task: str) -> tuple[pd.DataFrame, Study]:
+    """The part of a study that is about one task kind."""
+    own = replace(study, tasks=(study.task(task),), runs=study.runs[study.runs["task"] == task])
+    return frame[frame["task"] == task], own
 
 
 def _near(ranking: Ranking) -> list[Standing]:
@@ -77,10 +108,11 @@ def _headline(best: Standing, ranking: Ranking, study: Study) -> str:
 
 def _size(best: Standing, ranking: Ranking, facts: list[Fact]) -> list[str]:
     """How large the score and the differences are; fills `facts` on the way."""
-    where = f"over {plural(len(ranking.tasks), 'task kind')}"
+    several = len(ranking.tasks) > 1
+    where = f" over {plural(len(ranking.tasks), 'task kind')}" if several else ""
     said = [
-        f"Its late score is {estimate(best.score)} {where}: the score at the end of the last fifth of the tasks, "
-        "interquartile mean over seeds, averaged over task kinds."
+        f"Its late score is {estimate(best.score)}{where}: the score at the end of the last fifth of the tasks, "
+        f"interquartile mean over seeds{', averaged over task kinds' if several else ''}."
     ]
     facts.append(("Late score of the best", *_fact(best.score)))
     if best.gain is not None:
