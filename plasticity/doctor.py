@@ -32,7 +32,7 @@ def report(console: Console) -> int:
         console.print(f"  {name:<10} {'[green]ok[/green]   ' if fine else '[red]fault[/red]'} {escape(found)}")
     console.print("\n[bold]compiled programs are kept in[/bold]")
     cli.use_compilation_cache()
-    console.print(f"  {escape(str(jax.config.jax_compilation_cache_dir))}")
+    console.print(f"  {escape(str(jax.config.values['jax_compilation_cache_dir']))}")
     console.print("\n[bold]optional parts[/bold]")
     for extra, missing in sorted(missing_by_extra().items()):
         if missing:

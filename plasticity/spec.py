@@ -173,7 +173,7 @@ def _coerce(name: str, f: dataclasses.Field, value: Any) -> Any:
         return None
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
-    if kind is int and isinstance(value, float) and value.is_integer():
+    if kind is int and isinstance(value, float) and float(value).is_integer():
         return int(value)
     if kind is str and isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)

@@ -1,0 +1,19 @@
+"""Settings of all tests: compiled programs are kept between sessions, hypothesis has no deadline."""
+
+import os
+
+import jax
+from hypothesis import settings
+
+# Compilation dominates small tests, and a first example that compiles is not "flaky".
+settings.register_profile("local", deadline=None, max_examples=50)
+settings.register_profile("ci", deadline=None, max_examples=50, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+def pytest_configure(config):
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR") and getattr(config, "cache", None) is not None:
+        jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("xla")))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    # Two sessions may meet in the cache; a half-written entry only means compiling once more.
+    config.addinivalue_line("filterwarnings", "ignore:Error (reading|writing) persistent compilation cache:UserWarning")
