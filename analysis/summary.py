@@ -57,7 +57,7 @@ def summarise_study(frame: pd.DataFrame, study: Study) -> Summary:
             ]
             if where:
                 paragraphs.append(f"{where}. {' '.join(said)}")
-                facts += [(f"{where}: {label.lower()}", *rest) for label, *rest in own_facts[:2]]
+                facts += [(f"{where}: {label.lower()}", value, detail) for label, value, detail in own_facts[:2]]
             else:
                 said[1] += " " + " ".join(_by_task(own_ranking.best, own_ranking, table, own))
                 paragraphs += said

@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import operator
-from typing import Any, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import jax
 
@@ -65,6 +65,10 @@ def _meta(kind: type, **rest: Any) -> dict[str, Any]:
 class Config:
     """Base of every config: checks the declared ranges, then calls `validate` for what spans several fields."""
 
+    if TYPE_CHECKING:
+        # Subclasses become dataclasses through their family's decorator, which a type checker cannot follow.
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):  # pyrefly: ignore
             _check(type(self), f, getattr(self, f.name))
@@ -74,7 +78,6 @@ class Config:
         """Raise `UserError` for a combination of values that is impossible. Leaves may be tracers."""
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(traced, static))
 def config(cls: type[T]) -> type[T]:
     """Make a `Config` subclass a frozen dataclass and register it as a pytree."""
     cls = dataclasses.dataclass(frozen=True)(cls)

@@ -21,7 +21,7 @@ from plasticity.record import atomic
 
 def save(folder: Path, number: int, state: Any, host: dict[str, Any]) -> None:
     """Write checkpoint `number` and drop the older ones. Typed PRNG keys are stored as their data."""
-    leaves = {f"leaf_{i}": _to_numpy(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
+    leaves: dict[str, Any] = {f"leaf_{i}": _to_numpy(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
     path = folder / f"{number:05d}.npz"
     with atomic(path) as aside, open(aside, "wb") as file:
         np.savez(file, host=np.array(json.dumps(host)), **leaves)
@@ -58,5 +58,5 @@ def _to_numpy(leaf: jax.Array) -> np.ndarray:
 
 def _like(array: np.ndarray, leaf: jax.Array) -> jax.Array:
     if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        return jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf))
+        return jax.random.wrap_key_data(jax.numpy.asarray(array), impl=jax.random.key_impl(leaf))
     return jax.device_put(array, leaf.sharding)

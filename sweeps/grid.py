@@ -8,7 +8,7 @@ is the full product of its axes. `a + b` is the union of two grids (a run that i
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from itertools import chain, combinations, product
 
 from plasticity.errors import UserError
@@ -31,11 +31,11 @@ class Grid:
     network: Sequence[str] = ("mlp",)
     optimizer: Sequence[str] = ("adam",)
     seeds: int = 5
-    measure: Measure = field(default_factory=Measure)
+    measure: Measure = Measure()  # noqa: RUF009 - frozen
     others: tuple[Grid, ...] = ()
 
     def __add__(self, other: Grid) -> Grid:
-        return Grid(**{**vars(self), "others": (*self.others, other)})
+        return replace(self, others=(*self.others, other))
 
     def runs(self) -> list[Run]:
         """The runs in order, each id once. Raises `UserError` for a bad spec or an empty axis."""

@@ -55,15 +55,19 @@ def frame(run_ids: list[str], record: Record, chunk: Chunk, index: int, steps: i
     units = [unit(name) for name in names]
     kinds = sorted(set(units))
     unit_codes = np.array([kinds.index(u) for u in units])[joined["name"]]
+
+    def text(codes: np.ndarray, of: list[str]) -> Any:
+        return pd.Categorical.from_codes(codes, pd.Index(of))  # pyrefly: ignore
+
     return pd.DataFrame(
         {
-            "run_id": pd.Categorical.from_codes(joined["run"], run_ids),
+            "run_id": text(joined["run"], run_ids),
             "step": joined["step"],
             "task": np.int64(index),
-            "name": pd.Categorical.from_codes(joined["name"], names),
-            "layer": pd.Categorical.from_codes(joined["layer"], layers),
+            "name": text(joined["name"], names),
+            "layer": text(joined["layer"], layers),
             "value": joined["value"],
-            "unit": pd.Categorical.from_codes(unit_codes, kinds),
+            "unit": text(unit_codes, kinds),
         },
         columns=list(COLUMNS),
     )

@@ -53,7 +53,7 @@ def describe(name: tyro.conf.Positional[str]) -> None:
     cls = tasks.get(name)
     what = f"{cls.kind}; score: {cls.score_label}"
     # What is particular to the stream before what every task has.
-    describe_config(Console(highlight=False), name, cls, what, last=[f.name for f in dataclasses.fields(Task)])
+    describe_config(Console(highlight=False), name, cls, what, last=[f.name for f in dataclasses.fields(Task)])  # pyrefly: ignore
 
 
 def preview(

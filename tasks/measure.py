@@ -39,9 +39,7 @@ class Measure(Config):
 
     name = "measure"
 
-    points: str = static(
-        "dense", choices=("dense", "end", "off"), help="dense: after 1, 2, 4, ... updates; end; off"
-    )
+    points: str = static("dense", choices=("dense", "end", "off"), help="dense: after 1, 2, 4, ... updates; end; off")
     reference: int = static(256, ge=1, unit="examples", help="size of the reference batch")
     ranks_every: int = static(1, ge=0, unit="tasks", help="period of the rank metrics; 0 = never")
 

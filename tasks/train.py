@@ -91,10 +91,9 @@ def _parts(task: Task, method: Method, seed: jax.Array, data: Data) -> _Parts:
     architecture = compose.architecture(members, Architecture(base_head(task.problem(data))))
     network = method.network.build(architecture)
     example = data.inputs(jnp.zeros((1,), jnp.int32))
-    initializer = partial(network.init, x=example)
     setting = Setting(
         network=network,
-        initializer=lambda key: initializer(key),
+        initializer=lambda key: network.init(key, example),
         learning_rate=method.optimizer.lr,
         key=stream(seed, "mitigation"),
     )

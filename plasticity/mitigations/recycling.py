@@ -60,7 +60,9 @@ def reset_state(tx: optax.GradientTransformation, state: Any, touched: Params) -
     Moments, velocities and per-entry counts restart; a count that all entries share stays (use the suite's Adam with
     `per_entry=True`, or the first updates of the touched entries come out too large).
     """
-    return optax.tree_map_params(tx, lambda leaf, mask: jnp.where(mask, jnp.zeros_like(leaf), leaf), state, touched)
+    return optax.tree_map_params(
+        tx.init, lambda leaf, mask: jnp.where(mask, jnp.zeros_like(leaf), leaf), state, touched
+    )
 
 
 def recycle(

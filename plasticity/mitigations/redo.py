@@ -64,7 +64,9 @@ class Redo(Mitigation):
                     layer.name: dormant_scores(activations[layer.name], layer.units) <= self.tau
                     for layer in setting.network.units
                 }
-                fresh = setting.initializer(jax.random.fold_in(state.key, count))["params"]
+                # By the run's step where it is known: the count starts again when an event renews the optimiser's
+                # state, and the same fresh weights would be drawn again.
+                fresh = setting.initializer(jax.random.fold_in(state.key, due))["params"]
                 return *recycle(tx, updates, inner, params, fresh, masks, setting.network.units), count
 
             updates, inner, count = jax.lax.cond(
@@ -72,4 +74,4 @@ class Redo(Mitigation):
             )
             return updates, RedoState(inner, count, state.key)
 
-        return optax.GradientTransformationExtraArgs(init, update)
+        return optax.GradientTransformationExtraArgs(init, update)  # pyrefly: ignore

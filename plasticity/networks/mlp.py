@@ -7,7 +7,7 @@ Layer names are `hidden_0 ... hidden_{depth-1}` and `output`. Kernels are drawn 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 from flax import linen as nn
@@ -53,10 +53,10 @@ class MLP(NetworkConfig):
         slope = architecture.slope
 
         def init(key: jax.Array, x: jax.Array) -> dict[str, Any]:
-            return module.init(key, x, slope)
+            return dict(module.init(key, x, slope))
 
         def apply(variables: Mapping[str, Any], x: jax.Array):
-            output, activations = module.apply(variables, x, slope)
+            output, activations = cast("tuple[jax.Array, Mapping[str, Activation]]", module.apply(variables, x, slope))
             return output, activations, {}
 
         return Network(

@@ -42,7 +42,7 @@ def scale_by_adam_per_entry(
         # Four trees of their own: one shared buffer could not be donated four times.
         return PerEntryAdamState(*(jax.tree.map(jnp.zeros_like, params) for _ in range(4)))
 
-    def update(updates: Any, state: PerEntryAdamState, params: Any = None):
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, PerEntryAdamState]:
         del params
 
         def average(decay: float, old: Any, new: Any) -> Any:
