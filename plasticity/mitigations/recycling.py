@@ -1,4 +1,4 @@
-"""What resets of units share: scores, the order of the overwriting, and the optimiser's state. Not a mitigation.
+"""What resets of units share: the order of the overwriting, and the optimiser's state. Not a mitigation.
 
 The order matters where a recycled unit feeds another recycled unit: their common weight is both incoming (fresh) and
 outgoing (zero). Only "all fresh draws first, then all zeros" leaves the function unchanged.
@@ -13,18 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from plasticity.network import Activation, Params, UnitLayer, get_at, set_at
-
-
-def dormant_scores(activation: Activation, units: int) -> jax.Array:
-    """Mean |h| per unit over rows, divided by its mean over the layer; `[units]`, 1 is average, 0 is dead.
-
-    Positions of a feature map are rows. A unit with several features (CReLU) has their sum. In a layer that is zero
-    everywhere every score is 0, so that all its units are dormant (Sokar et al.'s formula would divide by zero).
-    """
-    h = jnp.abs(activation.post)
-    mean = jnp.mean(h.reshape(-1, h.shape[-1]), axis=0).reshape(-1, units).sum(axis=0)
-    return mean / (jnp.mean(mean) + 1e-9)
+from plasticity.network import Params, UnitLayer, get_at, set_at
 
 
 def overwrite(

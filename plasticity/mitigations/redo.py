@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import optax
 
 from plasticity.config import static, traced
+from plasticity.diagnostics.units import dormant_mask
 from plasticity.mitigations.base import Mitigation, Setting, mitigations
-from plasticity.mitigations.recycling import dormant_scores, recycle
+from plasticity.mitigations.recycling import recycle
 
 
 class RedoState(NamedTuple):
@@ -25,7 +26,8 @@ class RedoState(NamedTuple):
 class Redo(Mitigation):
     """Every `every` updates, re-initialise the units whose dormancy score on the current batch is at most `tau`.
 
-    The score is mean |h_i| over the batch, divided by its mean over the layer's units. Incoming weights, bias and
+    The score is mean |h_i| over the batch, divided by its mean over the layer's units; it is the one that the diagnostic
+    `dormant_units` reports. Incoming weights, bias and
     norm parameters get a fresh draw, then outgoing weights become zero, then the optimiser's state of exactly these
     entries restarts. Recycling a dead unit (score 0) leaves the network's output unchanged, unless a layer norm ties it
     to its neighbours. tau = 0.1 is the source's value for sample-efficient agents; tau < 0 recycles nothing.
@@ -61,7 +63,7 @@ class Redo(Mitigation):
             def reset(operand):
                 updates, inner, count = operand
                 masks = {
-                    layer.name: dormant_scores(activations[layer.name], layer.units) <= self.tau
+                    layer.name: dormant_mask(activations[layer.name].post, self.tau, setting.network.activation)
                     for layer in setting.network.units
                 }
                 # By the run's step where it is known: the count starts again when an event renews the optimiser's
