@@ -26,11 +26,11 @@ class RedoState(NamedTuple):
 class Redo(Mitigation):
     """Every `every` updates, re-initialise the units whose dormancy score on the current batch is at most `tau`.
 
-    The score is mean |h_i| over the batch, divided by its mean over the layer's units; it is the one that the diagnostic
-    `dormant_units` reports. Incoming weights, bias and
-    norm parameters get a fresh draw, then outgoing weights become zero, then the optimiser's state of exactly these
-    entries restarts. Recycling a dead unit (score 0) leaves the network's output unchanged, unless a layer norm ties it
-    to its neighbours. tau = 0.1 is the source's value for sample-efficient agents; tau < 0 recycles nothing.
+    The score is mean |h_i| over the batch divided by its mean over the layer's units, as the diagnostic `dormant_units`
+    has it. Incoming weights, bias and norm parameters get a fresh draw, then outgoing weights become zero, then the
+    optimiser's state of exactly these entries restarts. Recycling a dead unit (score 0) leaves the network's output
+    unchanged, unless a layer norm ties it to its neighbours. tau = 0.1 is the source's value for sample-efficient
+    agents; tau < 0 recycles nothing.
     """
 
     reference = "Sokar et al. 2023, arXiv:2302.12902 (tau .025, every 1,000 updates)"
