@@ -42,7 +42,7 @@ def use_compilation_cache() -> None:
     """
     import jax
 
-    if not jax.config.read("jax_compilation_cache_dir"):
+    if not jax.config.jax_compilation_cache_dir:  # pyrefly: ignore
         cache = os.path.join(
             os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache")), "plasticity-suite", "xla"
         )

@@ -30,9 +30,9 @@ def provenance() -> dict[str, Any]:
         "backend": device.platform,
         "local_devices": jax.local_device_count(),
         "cpu_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "matmul_precision": jax.config.read("jax_default_matmul_precision") or "default",
-        "x64": jax.config.read("jax_enable_x64"),
-        "prng": jax.config.read("jax_default_prng_impl"),
+        "matmul_precision": jax.config.jax_default_matmul_precision or "default",  # pyrefly: ignore
+        "x64": jax.config.jax_enable_x64,  # pyrefly: ignore
+        "prng": jax.config.jax_default_prng_impl,  # pyrefly: ignore
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }
 
