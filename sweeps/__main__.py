@@ -112,6 +112,8 @@ def grid(
     executor: str = "inline",
     workers: int = 0,
     lanes: int = 0,
+    save_seconds: float = 20.0,
+    chunk_updates: int = 20_000,
     dry_run: bool = False,
 ) -> int:
     """Run a sweep of your own: the product of all axes, without writing a study.
@@ -128,6 +130,8 @@ def grid(
         executor: inline (this process) or processes (one process a core).
         workers: processes at a time; 0 means one per core.
         lanes: most runs in a group; 0 chooses by the kind of device.
+        save_seconds: seconds between saves.
+        chunk_updates: updates between two looks at Ctrl-C, at most.
         dry_run: show runs, programs, memory and time, and write nothing.
     """
     from sweeps.command import Request, execute
@@ -139,7 +143,16 @@ def grid(
     axes = Grid(task, combinations, network or ["mlp"], optimizer or ["adam"], seeds)
     study = Study(name, name, "A sweep without claims.", {"own": lambda: Scale(axes, "")})
     runs = axes.runs()
-    request = Request(study.to_json("own", runs), runs, out or Path("runs") / name, executor, workers, lanes)
+    request = Request(
+        description=study.to_json("own", runs),
+        runs=runs,
+        out=out or Path("runs") / name,
+        executor=executor,
+        workers=workers,
+        lanes=lanes,
+        save_seconds=save_seconds,
+        chunk_updates=chunk_updates,
+    )
     return execute(request, dry_run)
 
 

@@ -9,6 +9,7 @@ group lives on one, and a single renamed file is atomic without its help and loa
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def load(path: Path, template: Any) -> tuple[Any, dict[str, Any]]:
         with np.load(path, allow_pickle=False) as file:
             host = json.loads(str(file["host"]))
             stored = [file[f"leaf_{i}"] for i in range(len(file.files) - 1)]
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"cannot read checkpoint {path}: {error}; delete it to start its group again") from None
     leaves, structure = jax.tree.flatten(template)
     wanted = [_to_numpy(leaf) for leaf in leaves]

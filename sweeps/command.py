@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,10 +46,12 @@ class Request:
 
 def execute(request: Request, dry_run: bool = False) -> int:
     """Carry out a request; the exit code."""
-    console = Console(highlight=False)
+    console = _console()
     for name in ("workers", "lanes"):
         if getattr(request, name) < 0:
             raise UserError(f"--{name} must be >= 0, got {getattr(request, name)}")
+    if not request.save_seconds >= 0:  # also not a number
+        raise UserError(f"--save-seconds must be >= 0, got {request.save_seconds}")
     if request.chunk_updates < 1:
         raise UserError(f"--chunk-updates must be >= 1, got {request.chunk_updates}")
     executor = executors.get(request.executor)
@@ -62,16 +65,22 @@ def execute(request: Request, dry_run: bool = False) -> int:
     if dry_run:
         return 0
     store.open_study(request.out, request.description)
+    ok = True
     if plan.groups:
-        folders = [store.save_group(request.out, group) for group in plan.groups]
+        folders = [store.save_group(request.out, group, request.again) for group in plan.groups]
         with stop_flag(console) as stopped, bar(console, plan.runs, cost.updates) as progress:
             options = Options(request.save_seconds, request.chunk_updates, stopped, progress)
             try:
-                executor(folders, options, workers)
+                ok = executor(folders, options, workers)
             except Stopped:
                 console.print(f"stopped; the same command goes on from here. Results so far: {request.out}")
                 return STOPPED
-    return show_status(request.out)
+    return show_status(request.out) or int(not ok)
+
+
+def _console() -> Console:
+    # No markup: errors, paths and specs may contain brackets, and mean them.
+    return Console(highlight=False, markup=False)
 
 
 def _show_plan(console: Console, request: Request, plan: store.Plan, cost: Estimate) -> None:
@@ -105,7 +114,7 @@ def _duration(seconds: float) -> str:
 
 def show_status(folder: Path) -> int:
     """Print the states of a study's runs and the errors of failed ones; exit code 1 if any run failed."""
-    console = Console(highlight=False)
+    console = _console()
     meta = read_json(folder / "study.json")
     lines = store.lines(folder)
     table = Table(
@@ -129,8 +138,9 @@ def show_status(folder: Path) -> int:
     for error, count in Counter(line.error for line in failed).items():
         console.print(f"{count} failed: {error}", style="red")
     total = Counter(line.status for line in lines.values())
-    console.print(f"{total['done'] + total['diverged']} of {meta['runs']} runs finished in {folder}")
-    if total["done"] + total["diverged"] >= meta["runs"]:
+    finished, planned = total["done"] + total["diverged"], max(meta["runs"], len(lines))
+    console.print(f"{finished} of {planned} runs finished in {folder}")
+    if finished >= planned:
         console.print(f"next: python -m analysis report {folder}")
     return 1 if failed else 0
 
@@ -140,17 +150,30 @@ def retry_runs(folder: Path, states: Sequence[str], executor: str, workers: int,
     description = read_json(folder / "study.json")
     runs = [Run.from_config(line.config) for line in store.lines(folder).values() if line.status in states]
     if not runs:
-        Console().print(f"no {' or '.join(states)} runs in {folder}")
+        _console().print(f"no {' or '.join(states)} runs in {folder}")
         return 0
     return execute(Request(description, runs, folder, executor, workers, lanes, again=tuple(states)))
 
 
 def work_on(folder: Path, save_seconds: float, chunk_updates: int, console: Console) -> int:
-    """Compute one group folder, with progress as lines `progress N` on stdout."""
+    """Compute one group folder, with progress as lines `progress N` on stdout.
+
+    Where nobody reads them any more (the process that asked for the work was killed), it saves and stops.
+    """
     cli.use_compilation_cache()
+    alone = False
+
+    def tell(updates: int) -> None:
+        nonlocal alone
+        try:
+            print(f"progress {updates}", flush=True)
+        except BrokenPipeError:
+            alone = True
+            # Whatever is printed from here on, also on leaving, goes nowhere.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
     with stop_flag(console) as stopped:
-        tell = lambda updates: print(f"progress {updates}", flush=True)  # noqa: E731
-        options = Options(save_seconds, chunk_updates, stopped, tell)
+        options = Options(save_seconds, chunk_updates, lambda: alone or stopped(), tell)
         try:
             return 0 if compute(folder, store.load_group(folder), options) else 1
         except Stopped:

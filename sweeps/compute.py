@@ -6,6 +6,7 @@ resuming and computed again, so a killed and resumed group leaves the same rows 
 
 from __future__ import annotations
 
+import contextlib
 import time
 import traceback
 from collections.abc import Callable
@@ -18,7 +19,7 @@ import numpy as np
 
 from plasticity.errors import UserError
 from plasticity.provenance import peak_memory_mib, provenance
-from plasticity.record import part_path, write_json
+from plasticity.record import FINISHED, part_path, read_runs, write_json
 from sweeps import checkpoint, program, rows, store
 from sweeps.grouping import Group
 from tasks.data import for_task
@@ -42,8 +43,12 @@ class Options:
 
 @dataclass
 class _Position:
-    """Where a group is: the next chunk, the number of saves made, and the task in which each lane diverged."""
+    """Where a group is: the next chunk, the number of saves made, and the task in which each lane diverged.
 
+    longest: `chunk_updates` as the group was begun with, which gives the number of a chunk its meaning.
+    """
+
+    longest: int
     task: int = 0
     chunk: int = 0
     saves: int = 0
@@ -58,15 +63,21 @@ def compute(path: Path, group: Group, options: Options) -> bool:
     with store.locked(path) as mine:
         if not mine:
             return True  # another process is on it and will report
+        if all(line.status in FINISHED for line in read_runs(path)):
+            return True  # another process has finished it since this one made its plan
         try:
             _Computation(path, group, options).run()
-        except (Stopped, UserError, KeyboardInterrupt):
+        except (Stopped, KeyboardInterrupt):
             raise
         except Exception as error:
+            if isinstance(error, UserError) and isinstance(error.__cause__, OSError):
+                raise  # a disk that cannot be written stops the sweep: every group would meet it
             # One failing group harms no other: say what happened and let the sweep go on.
-            (path / "error.txt").write_text(traceback.format_exc())
-            reason = str(error).strip().splitlines() or [""]
-            store.set_status(path, group, "failed", f"{type(error).__name__}: {reason[0]}"[:500])
+            with contextlib.suppress(OSError):
+                (path / "error.txt").write_text(traceback.format_exc())
+            reason = (str(error).strip().splitlines() or [""])[0]
+            kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+            store.set_status(path, group, "failed", f"{kind}{reason}"[:500])
             return False
     return True
 
@@ -76,7 +87,7 @@ class _Computation:
         self.path, self.group, self.options = path, group, options
         self.run_ids = [run.id for run in group.flat]
         self.frames: list[Any] = []
-        self.position = _Position()
+        self.position = _Position(options.chunk_updates)
         self.saved_at = self.started_at = time.monotonic()
 
     def run(self) -> None:
@@ -87,14 +98,15 @@ class _Computation:
         data = for_task(task)
         self.state = program.begin(self.group, data)
         self._resume()
-        plan = chunks(task, measure, self.options.chunk_updates)
+        plan = chunks(task, measure, self.position.longest)
         while self.position.task < task.num_tasks:
             span, chunk = plan[self.position.chunk]
             index = self.position.task
             self.state, record = program.advance(self.group, span, self.state, index, chunk, data)
             record = jax.device_get(record)
             self._note_divergence(record.final, index)
-            self.frames.append(rows.frame(self.run_ids, record, chunk, index, task.steps))
+            if record.dense or record.final:  # with measuring off, a chunk within a task leaves nothing
+                self.frames.append(rows.frame(self.run_ids, record, chunk, index, task.steps))
             self.position.chunk += 1
             if span.ends:
                 self.position.task, self.position.chunk = index + 1, 0
@@ -123,13 +135,16 @@ class _Computation:
         self.options.progress(len(self.run_ids) * done)
 
     def _note_divergence(self, final: dict[str, np.ndarray], index: int) -> None:
-        if "online_loss" in final:
-            bad = ~np.isfinite(np.asarray(final["online_loss"]).reshape(-1))
-            for lane in np.flatnonzero(bad):
-                self.position.diverged.setdefault(self.run_ids[lane], index)
+        # Both losses: the online loss is of before each update, so it does not see what a task's last one did.
+        for name in ("online_loss", "end_loss"):
+            if name in final:
+                bad = ~np.isfinite(np.asarray(final[name]).reshape(-1))
+                for lane in np.flatnonzero(bad):
+                    self.position.diverged.setdefault(self.run_ids[lane], index)
 
     def _write_part(self) -> None:
-        rows.write_part(part_path(self.path, self.position.saves), self.frames)
+        if self.frames:
+            rows.write_part(part_path(self.path, self.position.saves), self.frames)
         self.frames = []
         self.position.saves += 1
 

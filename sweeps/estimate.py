@@ -17,7 +17,7 @@ from tasks.train import start
 FLOPS_PER_PARAMETER = 6
 #: Rough seconds to compile a program, and arithmetic rate of one CPU core or a GPU in float32, by backend.
 COMPILE_SECONDS = 5.0
-RATE = {"cpu": 15e9, "gpu": 5e12, "tpu": 5e12}
+RATE = {"cpu": 30e9, "gpu": 5e12, "tpu": 5e12}
 
 
 class Estimate(NamedTuple):

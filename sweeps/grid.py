@@ -39,8 +39,8 @@ class Grid:
 
     def runs(self) -> list[Run]:
         """The runs in order, each id once. Raises `UserError` for a bad spec or an empty axis."""
-        found = {run.id: run for grid in (self, *self.others) for run in grid._product()}
-        return list(found.values())
+        every = chain(self._product(), *(grid.runs() for grid in self.others))
+        return list({run.id: run for run in every}.values())
 
     def _product(self) -> Iterator[Run]:
         for axis in ("task", "mitigations", "network", "optimizer"):

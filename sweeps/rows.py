@@ -1,7 +1,7 @@
 """From the records of a group to tidy metric rows, and from rows to a parquet part.
 
 Columns as in `plasticity.record.COLUMNS`. NaN marks a metric that was not due in a task (ranks at a longer period)
-and is dropped; an infinite or NaN loss of a diverged run is kept, since it is what happened.
+and is dropped; an infinite or NaN loss of a diverged run is kept, since it is what happened, and its score is NaN.
 """
 
 from __future__ import annotations
@@ -40,7 +40,13 @@ def frame(run_ids: list[str], record: Record, chunk: Chunk, index: int, steps: i
             items.append(item)
         return items.index(item)
 
-    for at, values in ((points, record.dense), (points[-1:], record.final)):
+    final = dict(record.final)
+    for kind in ("online", "end"):
+        if f"{kind}_loss" in final:
+            # The arg max of predictions that are no numbers has an accuracy, but it is not a score of anything.
+            finite = np.isfinite(np.asarray(final[f"{kind}_loss"]))
+            final[f"{kind}_score"] = np.where(finite, final[f"{kind}_score"], np.nan)
+    for at, values in ((points, record.dense), (points[-1:], final)):
         for key, array in values.items():
             name, _, layer = key.partition("/")
             value = np.asarray(array, np.float64).reshape(lanes, -1)
@@ -87,23 +93,27 @@ def write_part(path: Path, frames: list[Any]) -> None:
     rows = pd.concat([f.astype(dict.fromkeys(text, "str")) for f in frames], ignore_index=True)
     with atomic(path) as aside, duckdb.connect() as connection:
         connection.register("rows", rows)
-        try:
-            connection.execute(f"COPY rows TO '{_quoted(aside)}' (FORMAT parquet, COMPRESSION zstd)")
-        except duckdb.Error as error:
-            raise OSError(str(error)) from error
+        _copy(connection, "rows", aside)
 
 
 def compact(folder: Path) -> None:
     """Join the parts of a finished group into one file. A reader that finds the joined file ignores parts beside it."""
     duckdb, _ = _require()
     parts = sorted(folder.glob("part-*.parquet"))
+    listed = ", ".join(f"'{_quoted(part)}'" for part in parts)
     with atomic(folder / COMPACTED) as aside, duckdb.connect() as connection:
-        listed = ", ".join(f"'{_quoted(part)}'" for part in parts)
-        connection.execute(
-            f"COPY (SELECT * FROM read_parquet([{listed}])) TO '{_quoted(aside)}' (FORMAT parquet, COMPRESSION zstd)"
-        )
+        _copy(connection, f"(SELECT * FROM read_parquet([{listed}]))", aside)
     for part in parts:
         part.unlink()
+
+
+def _copy(connection: Any, source: str, path: Path) -> None:
+    """Write a table to a parquet file. A write that fails (a full disk) is an `OSError`, as for any other file."""
+    duckdb, _ = _require()
+    try:
+        connection.execute(f"COPY {source} TO '{_quoted(path)}' (FORMAT parquet, COMPRESSION zstd)")
+    except duckdb.Error as error:
+        raise OSError(str(error)) from error
 
 
 def _quoted(path: Path) -> str:

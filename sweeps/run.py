@@ -104,6 +104,8 @@ class Run:
 def resolved(item: Config) -> dict[str, Any]:
     """A config's name and all its fields, defaults included, as plain data."""
     fields = {f.name: getattr(item, f.name) for f in dataclasses.fields(item)}  # pyrefly: ignore
+    # -0.0 equals 0.0 and has the same spec text, so it must have the same id.
+    fields = {name: value + 0.0 if isinstance(value, float) else value for name, value in fields.items()}
     return {"name": item.name, **fields}  # pyrefly: ignore
 
 

@@ -46,8 +46,12 @@ def open_study(folder: Path, description: dict[str, Any], write: bool = True) ->
     Raises `UserError` if the folder holds another study or something else, or cannot be written.
     """
     path = folder / "study.json"
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file, not a folder; choose another --out")
     if path.exists():
         before = read_json(path)
+        if not isinstance(before, dict) or not all(key in before for key in (*IDENTITY, "runs")):
+            raise UserError(f"{path} is not of a study; choose another --out")
         for key in IDENTITY:
             if before.get(key) != description.get(key):
                 raise UserError(
@@ -103,12 +107,17 @@ def plan(folder: Path, runs: Sequence[Run], lanes: int, again: Iterable[str] = (
     )
 
 
-def save_group(folder: Path, group: Group) -> Path:
-    """Lay out a group's folder (`group.json`, `runs.jsonl`) unless it is there already; its path."""
+def save_group(folder: Path, group: Group, again: Iterable[str] = ()) -> Path:
+    """Lay out a group's folder (`group.json`, `runs.jsonl`) unless it is there already; its path.
+
+    again: statuses with which the group is planned anew.
+    """
     path = folder / "groups" / group.id
-    if not (path / "group.json").exists():
+    known = read_runs(path)
+    if not known:  # `runs.jsonl` is written last, so where it is the folder is complete
         padded = [spec.to_text(method.mitigations) for method in group.padded]
         write_json(path / "group.json", {"shape": group.shape, "padded": padded})
+    if not known or {line.status for line in known} & set(again):
         set_status(path, group, "planned")
     return path
 
@@ -147,7 +156,11 @@ def locked(path: Path) -> Iterator[bool]:
     except ImportError:  # a platform without flock: no two processes on one study there
         yield True
         return
-    with open(path / ".lock", "w") as file:
+    try:
+        file = open(path / ".lock", "w")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise UserError(f"cannot write {path / '.lock'}: {error.strerror}") from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from plasticity.errors import UserError
 from sweeps import store
 from sweeps.compute import Options, Stopped
 
@@ -27,44 +28,51 @@ def processes(folders: Sequence[Path], options: Options, workers: int) -> bool:
     waiting = list(folders)
     running: dict[int, tuple[subprocess.Popen[str], Path]] = {}
     lock, wake = threading.Lock(), threading.Event()
-    ok = stopping = False
 
     def follow(process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
-        for line in process.stdout:
-            word, _, number = line.partition(" ")
-            if word == "progress":
-                with lock:
-                    options.progress(int(number))
+        with process.stdout:
+            for line in process.stdout:
+                word, _, number = line.partition(" ")
+                if word == "progress":
+                    with lock:
+                        options.progress(int(number))
         process.wait()
         wake.set()
 
-    ok = True
-    while waiting or running:
-        stopping = stopping or options.stop()
-        if stopping:
-            for process, _ in running.values():
-                if process.poll() is None:
+    ok, stopping = True, False
+    try:
+        while waiting or running:
+            if not stopping and options.stop():
+                stopping = True
+                # Once: a second signal tells a worker to stop without saving.
+                for process, _ in running.values():
                     process.send_signal(signal.SIGINT)
-            waiting.clear()
-        for slot in range(workers):
-            if waiting and slot not in running:
-                folder = waiting.pop(0)
-                process = _start(folder, slot, options)
-                running[slot] = process, folder
-                threading.Thread(target=follow, args=(process,), daemon=True).start()
-        if running:
-            # Woken by a process that ends; the timeout is for noticing a stop.
-            wake.wait(timeout=0.5)
-            wake.clear()
-        for slot, (process, folder) in list(running.items()):
-            if process.poll() is not None:
-                del running[slot]
-                if process.returncode == STOPPED:
-                    stopping = True
-                elif process.returncode != 0:
-                    ok = False
-                    _mark_dead(folder, process.returncode)
+            if stopping:
+                waiting.clear()
+            for slot in range(workers):
+                if waiting and slot not in running:
+                    folder = waiting.pop(0)
+                    process = _start(folder, slot, options)
+                    running[slot] = process, folder
+                    threading.Thread(target=follow, args=(process,), daemon=True).start()
+            if running:
+                # Woken by a process that ends; the timeout is for noticing a stop.
+                wake.wait(timeout=0.5)
+                wake.clear()
+            for slot, (process, folder) in list(running.items()):
+                if process.poll() is not None:
+                    del running[slot]
+                    if process.returncode == STOPPED:
+                        stopping = True
+                    elif process.returncode != 0 and not stopping:
+                        # While stopping, one that was still starting up dies of the signal: it has lost nothing.
+                        ok = False
+                        _mark_dead(folder, process.returncode)
+    finally:
+        # Left by an exception (a second Ctrl-C, a full disk): nobody would watch them any more.
+        for process, _ in running.values():
+            process.kill()
     if stopping:
         raise Stopped
     return ok
@@ -75,15 +83,20 @@ def _start(folder: Path, slot: int, options: Options) -> subprocess.Popen[str]:
     command += ["--chunk-updates", str(options.chunk_updates), "--core", str(slot)]
     clone = Path(__file__).resolve().parents[2]
     path = os.pathsep.join([str(clone), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=open(folder / "log.txt", "w"),
-        text=True,
-        env={**os.environ, "PYTHONPATH": path},
-        # A Ctrl-C in the terminal reaches only the parent, which passes it on once.
-        start_new_session=True,
-    )
+    try:
+        log = open(folder / "log.txt", "w")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise UserError(f"cannot write {folder / 'log.txt'}: {error.strerror}") from error
+    with log:
+        return subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env={**os.environ, "PYTHONPATH": path},
+            # A Ctrl-C in the terminal reaches only the parent, which passes it on once.
+            start_new_session=True,
+        )
 
 
 def _mark_dead(folder: Path, code: int) -> None:
