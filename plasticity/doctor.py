@@ -77,8 +77,10 @@ def folders() -> list[tuple[str, str, bool]]:
         # `python -m` puts the current folder first, whatever this process was started as.
         spec = importlib.machinery.PathFinder.find_spec(name, [os.getcwd(), *sys.path[1:]])
         places = [] if spec is None else [spec.origin] if spec.origin else list(spec.submodule_search_locations or ())
-        if not (ROOT / name / "__main__.py").is_file():
-            found.append((name, f"missing: {ROOT / name / '__main__.py'}", False))
+        if not (ROOT / name).is_dir():
+            found.append((name, f"missing: {ROOT / name}", False))
+        elif not (ROOT / name / "__main__.py").is_file():
+            found.append((name, "there is nothing to run in it yet", True))
         elif not places:
             found.append((name, f"not found from here; run  python -m {name}  in {ROOT}", True))
         elif not Path(str(places[0])).resolve().is_relative_to(ROOT / name):
