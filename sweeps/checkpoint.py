@@ -39,7 +39,7 @@ def latest(folder: Path) -> Path | None:
 def load(path: Path, template: Any) -> tuple[Any, dict[str, Any]]:
     """The state in the structure of `template`, and the host's part. Raises `UserError` if they do not fit."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             host = json.loads(str(file["host"]))
             stored = [file[f"leaf_{i}"] for i in range(len(file.files) - 1)]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
