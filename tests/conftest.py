@@ -14,6 +14,6 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 def pytest_configure(config):
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR") and getattr(config, "cache", None) is not None:
         jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("xla")))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.02)
     # Two sessions may meet in the cache; a half-written entry only means compiling once more.
     config.addinivalue_line("filterwarnings", "ignore:Error (reading|writing) persistent compilation cache:UserWarning")
