@@ -10,7 +10,7 @@ from sweeps.command import execute
 
 @pytest.fixture(autouse=True)
 def workplace(tmp_path, monkeypatch):
-    """Every test works in a folder of its own, where the default `runs/` would go; workers share the compiled programs."""
+    """Every test works in a folder of its own, where the default `runs/` goes; workers share the compiled programs."""
     monkeypatch.chdir(tmp_path)
     for name, value in environment().items():
         monkeypatch.setenv(name, value)

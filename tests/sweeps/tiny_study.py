@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import duckdb
@@ -42,7 +42,7 @@ def task(num_tasks: int = 3, **others: object) -> str:
 def tiny(
     mitigations: Sequence[str] = ("none", "l2(1e-3)"),
     seeds: int = 2,
-    tasks: Sequence[str] = (task(),),
+    tasks: Sequence[str] | Mapping[str, str] = (task(),),
     optimizer: Sequence[str] = ("adam",),
     measure: Measure = BARE,
 ) -> Grid:
