@@ -219,7 +219,7 @@ STUDY = Study(
         "l2(0.005)": "L2",
         LEAKY: "leaky ReLU",
         "two_hot(255)": "two-hot head",
-        "l2(1e-5)": "L2",
+        "l2": "L2",  # of 1e-5, the default
         "two_hot(51)": "two-hot head",
     },
     reference=FRESH,

@@ -67,7 +67,7 @@ def test_the_task_of_divergence_survives_a_resume(tmp_path):
         with pytest.raises(compute.Stopped):
             compute.compute(path, group, options(stop=lambda: True))
     assert compute.compute(path, group, options())
-    assert sorted({value for value in statuses(folder).values()}, key=str) == [
+    assert sorted(set(statuses(folder).values()), key=str) == [
         ("diverged", "loss not finite in task 0"),
         ("done", None),
     ]

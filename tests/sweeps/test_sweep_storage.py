@@ -66,7 +66,7 @@ def test_only_the_newest_checkpoint_is_kept(tmp_path):
     for number in (1, 2, 100):
         checkpoint.save(tmp_path, number, state(), {})
         newest = checkpoint.latest(tmp_path)
-        assert [p for p in tmp_path.iterdir()] == [newest]
+        assert list(tmp_path.iterdir()) == [newest]
         assert newest.name == f"{number:05d}.npz"
 
 
@@ -197,8 +197,8 @@ def test_a_folder_of_another_study_is_refused(tmp_path, finished):
     store.open_study(copy, json.loads((finished / "study.json").read_text()))
     before = files(copy), (copy / "study.json").read_bytes()
     for change, word in (({"name": "other"}, "'other'"), ({"scale": "paper"}, "'paper'")):
+        description = {**request(tiny(), copy).description, **change}
         with pytest.raises(UserError, match=rf"{copy} holds study 'tiny' at scale 'own', not .*{word}.*another --out"):
-            description = {**request(tiny(), copy).description, **change}
             store.open_study(copy, description)
     assert (files(copy), (copy / "study.json").read_bytes()) == before
 
@@ -324,7 +324,7 @@ def test_a_real_limit_on_file_size(tmp_path, finished):
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
-    with limited(4096), pytest.raises(UserError, match="cannot write .*(File too large|checkpoints|metrics)"):
+    with limited(4096), pytest.raises(UserError, match=r"cannot write .*(File too large|checkpoints|metrics)"):
         compute.compute(path, group, options())
     assert not [name for name in files(folder) if name.endswith(".tmp")]
     assert compute.compute(path, group, options())
