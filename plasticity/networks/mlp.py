@@ -18,6 +18,33 @@ from plasticity.network import Activation, Network, Outgoing, UnitLayer
 from plasticity.networks.base import Architecture, NetworkConfig, networks
 
 
+@jax.custom_vjp
+def _matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """`x @ kernel` for `[batch, in]` and `[in, out]`.
+
+    JAX derives the gradient of the kernel as the transpose of `[out, in]`, which XLA on a CPU leaves to the optimiser to
+    read column by column. Stated directly it has the layout of the kernel: see benchmarks/README.md for what it saves.
+    """
+    return x @ kernel
+
+
+def _matmul_forward(x: jax.Array, kernel: jax.Array):
+    return x @ kernel, (x, kernel)
+
+
+def _matmul_backward(saved: tuple[jax.Array, jax.Array], grad: jax.Array):
+    x, kernel = saved
+    return grad @ kernel.T, jax.lax.dot_general(x, grad, (((0,), (0,)), ((), ())))
+
+
+_matmul.defvjp(_matmul_forward, _matmul_backward)
+
+
+def _dot_general(x: jax.Array, kernel: jax.Array, *_: Any, **__: Any) -> jax.Array:
+    """What `nn.Dense` calls; its dimension numbers are always those of `_matmul` here, as `x` is flattened."""
+    return _matmul(x, kernel)
+
+
 class _Module(nn.Module):
     width: int
     depth: int
@@ -31,12 +58,12 @@ class _Module(nn.Module):
         activations: dict[str, Activation] = {}
         x = x.reshape(x.shape[0], -1)
         for i in range(self.depth):
-            z = nn.Dense(self.width, name=f"hidden_{i}")(x)
+            z = nn.Dense(self.width, name=f"hidden_{i}", dot_general=_dot_general)(x)
             if self.normalization == "layer":
                 z = nn.LayerNorm(name=f"norm_{i}")(z)
             x = nonlinearity.apply(z, slope)
             activations[f"hidden_{i}"] = Activation(pre=z, post=x)
-        return nn.Dense(self.outputs, name="output")(x), activations
+        return nn.Dense(self.outputs, name="output", dot_general=_dot_general)(x), activations
 
 
 @networks.register("mlp")
