@@ -22,8 +22,8 @@ from plasticity.networks.base import Architecture, NetworkConfig, networks
 def _matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """`x @ kernel` for `[batch, in]` and `[in, out]`.
 
-    JAX derives the gradient of the kernel as the transpose of `[out, in]`, which XLA on a CPU leaves to the optimiser to
-    read column by column. Stated directly it has the layout of the kernel: see benchmarks/README.md for what it saves.
+    JAX derives the gradient of the kernel as the transpose of `[out, in]`, which XLA on a CPU leaves to the optimiser
+    to read column by column. Stated directly it has the layout of the kernel; benchmarks/README.md has what it saves.
     """
     return x @ kernel
 
