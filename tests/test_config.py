@@ -41,6 +41,7 @@ def test_strengths_are_leaves_and_share_a_structure():
 @pytest.mark.parametrize("change", [{"period": 11}, {"kind": "fancy"}, {"limit": 1.0}])
 def test_choices_are_structure(change):
     assert structure() != structure(**change)
+    assert jax.tree.leaves(Example(**change)) == jax.tree.leaves(Example())  # a static number is no leaf
 
 
 def test_a_strength_does_not_recompile_and_a_period_does():

@@ -135,7 +135,7 @@ LEARNER = Learner({"params": PARAMS, "batch_stats": {"mean": jnp.ones(2)}}, TX.u
 
 
 def test_shrink_perturb_arithmetic():
-    after = event("shrink_perturb(shrink=0.5, perturb=0.25)", LEARNER, fresh=8.0)
+    after = event("shrink_perturb(shrink=0.5, perturb=0.25)", LEARNER, fresh=8.0, tx=TX)
     assert after.variables["params"]["w"].tolist() == [2.5, 1.0]
     assert after.variables["batch_stats"] is LEARNER.variables["batch_stats"]
     assert_trees(after.opt_state, LEARNER.opt_state, rtol=0)

@@ -177,9 +177,18 @@ GONE = method("l2(0)+weight_decay+shrink_perturb(shrink=0, perturb=0)", FROZEN)
 
 
 def test_the_online_score_starts_again_with_each_task():
-    state, records = run(PLAIN)
-    assert float(state.total[1] / TASK.steps) == pytest.approx(float(records[-1].final["online_score"]))
-    assert float(records[0].final["online_loss"]) != float(records[1].final["online_loss"])
+    """Whole epochs and frozen weights: the mean over the task's batches is that over its examples."""
+    for record in run(PLAIN)[1]:
+        assert float(record.final["online_loss"]) == pytest.approx(float(record.final["end_loss"]), rel=1e-4)
+        assert float(record.final["online_score"]) == pytest.approx(float(record.final["end_score"]), abs=1e-5)
+
+
+def test_periods_are_counted_over_the_run_and_not_over_a_task():
+    """A check every 16 updates, in tasks of 12, is due once in the second task."""
+    recycling, neutral = (method(f"redo(tau={tau}, every=16)") for tau in (1, -1))
+    after_one, after_two = ([run(m, count=n)[0].learner.variables for m in (recycling, neutral)] for n in (1, 2))
+    close(*after_one)
+    assert any(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, after_two), strict=True))
 
 
 def test_a_mitigation_does_not_change_the_data():
