@@ -40,7 +40,7 @@ def frame(run_ids: list[str], record: Record, chunk: Chunk, index: int, steps: i
             items.append(item)
         return items.index(item)
 
-    final = dict(record.final)
+    final: dict[str, Any] = dict(record.final)
     for kind in ("online", "end"):
         if f"{kind}_loss" in final:
             # The arg max of predictions that are no numbers has an accuracy, but it is not a score of anything.

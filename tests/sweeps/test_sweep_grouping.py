@@ -16,7 +16,7 @@ from sweeps.grid import subsets
 from sweeps.grouping import groups_of, programs
 from tasks.data import for_task
 from tasks.measure import Measure
-from tasks.train import chunks
+from tasks.train import chunks, run_chunk, start
 
 ALL = subsets("layer_norm", "l2(1e-3)", "redo(tau=0.1)", "shrink_perturb")
 
@@ -93,7 +93,7 @@ def test_partial_seeds():
     assert len(structures(groups)) == 1
 
 
-@pytest.mark.parametrize(("methods", "seeds", "lanes"), list(product((1, 3, 4, 7), (1, 5, 6), (1, 3, 4, 10, 64))))
+@pytest.mark.parametrize(("methods", "seeds", "lanes"), list(product((1, 3, 5, 7), (1, 5, 6), (1, 3, 4, 10, 64))))
 def test_blocks_are_few_and_even(methods, seeds, lanes):
     groups = groups_of(tiny([f"l2({i + 1})" for i in range(methods)], seeds).runs(), lanes)
     widths, heights = ({group.shape[axis] for group in groups} for axis in (1, 0))
@@ -106,6 +106,8 @@ def test_blocks_are_few_and_even(methods, seeds, lanes):
     # No more columns of blocks than the lanes ask for.
     columns = {tuple(spec.to_text(m.mitigations) for m in group.padded) for group in groups}
     assert len(columns) == -(-methods // min(lanes, methods))
+    # The widest is as narrow as that number of columns allows: 5 methods on 4 lanes are 3 + 2, not 4 + 1.
+    assert max(widths) == -(-methods // len(columns))
 
 
 @pytest.fixture
@@ -148,6 +150,36 @@ def test_rows_do_not_depend_on_padding_nor_on_how_the_sweep_is_cut(tmp_path, fin
     assert execute(request(tiny(("none",)), tmp_path / "alone", lanes=1, **FINE)) == 0
     alone, among = rows(tmp_path / "alone"), rows(finished)
     close_rows(alone, among[among["run_id"].isin(alone["run_id"])].reset_index(drop=True))
+
+
+def test_rows_are_those_of_the_pure_function(finished):
+    """Each run id has the numbers of its own seed and strength: no lane is mistaken for another."""
+    runs = tiny().runs()
+    data = for_task(runs[0].task)
+    [(span, chunk)] = chunks(runs[0].task, runs[0].measure, 100)
+
+    @jax.jit
+    def whole(method, seed):
+        state, records = start(runs[0].task, method, seed, data), []
+        for index in range(3):
+            state, record = run_chunk(
+                runs[0].task, method, runs[0].measure, span, seed, state, jax.numpy.int32(index), chunk, data
+            )
+            records.append(record.final)
+        return records
+
+    found = rows(finished).set_index(["run_id", "task", "name"])["value"]
+    padded = {
+        run.id: p
+        for group in groups_of(runs, 16)
+        for row in group.runs
+        for run, p in zip(row, group.padded, strict=True)
+    }
+    for run in runs:
+        for index, final in enumerate(whole(padded[run.id], run.seed)):
+            for name in ("online_loss", "end_loss"):
+                assert found[run.id, index, name] == pytest.approx(float(final[name]), rel=1e-4)
+    assert found.xs("end_loss", level="name").nunique() == 4 * 3
 
 
 def test_a_run_alone_equals_the_run_among_64(tmp_path):
