@@ -1,0 +1,1 @@
+"""How fast the suite is: one script a question. See README.md for the numbers."""
