@@ -9,7 +9,7 @@ import sys
 
 from benchmarks.common import SMALL, STUDY, Training, best_torch, machine, pairs, report, save
 
-LANES = (1, 4, 8, 16, 32, 128)
+LANES = (1, 8, 32, 128)
 
 
 def main(count: int = 3) -> None:
