@@ -148,7 +148,8 @@ def clone(tmp_path, monkeypatch):
         (tmp_path / name / "__main__.py").write_text("")
     (tmp_path / "pyproject.toml").write_text("[project]\noptional-dependencies = {}\n")
     monkeypatch.setattr(doctor, "ROOT", tmp_path)
-    installed = [p for p in sys.path if not Path(p).resolve().is_relative_to(ROOT)]
+    # Not what lies below it: a virtual environment may well be in the clone.
+    installed = [p for p in sys.path if Path(p).resolve() != ROOT]
     monkeypatch.setattr(sys, "path", ["", *installed])
     monkeypatch.chdir(tmp_path)
     return tmp_path
