@@ -148,8 +148,8 @@ def clone(tmp_path, monkeypatch):
         (tmp_path / name / "__main__.py").write_text("")
     (tmp_path / "pyproject.toml").write_text("[project]\noptional-dependencies = {}\n")
     monkeypatch.setattr(doctor, "ROOT", tmp_path)
-    # Not what lies below it: a virtual environment may well be in the clone.
-    installed = [p for p in sys.path if Path(p).resolve() != ROOT]
+    # A virtual environment may well lie in the real clone.
+    installed = [p for p in sys.path if "site-packages" in p or not Path(p).resolve().is_relative_to(ROOT)]
     monkeypatch.setattr(sys, "path", ["", *installed])
     monkeypatch.chdir(tmp_path)
     return tmp_path
