@@ -52,33 +52,37 @@ class Regression:
 
 
 @dataclass(frozen=True)
-class TwoHot:
-    """Cross-entropy against a two-hot code of the target on `outputs` evenly spaced bins over `[low, high]`.
+class _Binned:
+    """A distribution over `outputs` evenly spaced bins with centres over `[low, high]`, in target units.
 
-    A target between two bin centres puts weight on both so that the mean of the code is the target
-    (Schrittwieser et al. 2020, arXiv:1911.08265); targets beyond the support are clipped to it. The prediction is
-    the mean of the predicted distribution, in target units; the loss is in nats, less the entropy of the code, so
-    that a perfect fit has loss 0.
+    The prediction is its mean; the loss is cross-entropy in nats against `encode(y)`, less that code's entropy, so that
+    a perfect fit has loss 0. Targets beyond the support are clipped to it.
     """
 
     outputs: int
     low: Any
     high: Any
 
+    @property
+    def width(self) -> Any:
+        """Distance of two centres, in target units."""
+        return (self.high - self.low) / (self.outputs - 1)
+
     def centres(self) -> jax.Array:
         """Bin centres `[outputs]` in target units."""
         return jnp.linspace(self.low, self.high, self.outputs)
 
     def encode(self, y: jax.Array) -> jax.Array:
-        """Targets `[batch]` to codes `[batch, outputs]`, rows summing to 1, at most two entries non-zero."""
-        width = (self.high - self.low) / (self.outputs - 1)
-        position = jnp.clip((y - self.low) / width, 0, self.outputs - 1)
-        return jnp.maximum(0.0, 1.0 - jnp.abs(position[..., None] - jnp.arange(self.outputs)))
+        """Targets `[...]` to codes `[..., outputs]`, rows summing to 1."""
+        raise NotImplementedError
 
-    def loss(self, outputs: jax.Array, y: jax.Array) -> jax.Array:
-        code = self.encode(y)
+    def divergence(self, outputs: jax.Array, code: jax.Array) -> jax.Array:
+        """Kullback-Leibler divergence of the predicted distribution from `code`, in nats."""
         entropy = -jnp.sum(jax.scipy.special.xlogy(code, code), axis=-1)
         return optax.softmax_cross_entropy(outputs, code) - entropy
+
+    def loss(self, outputs: jax.Array, y: jax.Array) -> jax.Array:
+        return self.divergence(outputs, self.encode(y))
 
     def predict(self, outputs: jax.Array) -> jax.Array:
         return jax.nn.softmax(outputs) @ self.centres()
@@ -87,7 +91,55 @@ class TwoHot:
         return r2_score(predictions, y)
 
 
-Head = Softmax | Regression | TwoHot
+@dataclass(frozen=True)
+class TwoHot(_Binned):
+    """A target between two bin centres puts weight on both, so that the mean of the code is the target.
+
+    (Schrittwieser et al. 2020, arXiv:1911.08265.) At most two entries of a code are not zero.
+    """
+
+    def encode(self, y: jax.Array) -> jax.Array:
+        position = jnp.clip((y - self.low) / self.width, 0, self.outputs - 1)
+        return jnp.maximum(0.0, 1.0 - jnp.abs(position[..., None] - jnp.arange(self.outputs)))
+
+
+@dataclass(frozen=True)
+class HLGauss(_Binned):
+    """A code is a Gaussian around the target, integrated over each bin and renormalised to the support.
+
+    Its standard deviation is `spread` bin widths (Imani & White 2018, arXiv:1806.04613; for values Farebrother et al.
+    2024, arXiv:2403.03950, with .75).
+    """
+
+    spread: Any = 0.75
+
+    def encode(self, y: jax.Array) -> jax.Array:
+        y = jnp.clip(y, self.low, self.high)[..., None]
+        edges = self.low + (jnp.arange(self.outputs + 1) - 0.5) * self.width
+        mass = jax.scipy.special.ndtr((edges - y) / (self.spread * self.width))
+        code = mass[..., 1:] - mass[..., :-1]
+        return code / jnp.sum(code, axis=-1, keepdims=True)
+
+
+@dataclass(frozen=True)
+class Categorical(_Binned):
+    """The return distribution of C51 (Bellemare et al. 2017, arXiv:1707.06887): bins are atoms, targets distributions.
+
+    It does not encode numbers: `project` moves a distribution on shifted atoms back onto the support.
+    """
+
+    def project(self, atoms: jax.Array, probabilities: jax.Array) -> jax.Array:
+        """Distributions `probabilities[..., n]` on `atoms[..., n]` to `[..., outputs]` on the support.
+
+        Each atom, clipped to the support, is shared between its two neighbours in proportion to nearness: the clipped
+        triangular kernel of the source's algorithm 1, with the mean kept as far as nothing is clipped.
+        """
+        position = jnp.clip((atoms - self.low) / self.width, 0, self.outputs - 1)
+        share = jnp.clip(1.0 - jnp.abs(position[..., None] - jnp.arange(self.outputs)), 0.0, 1.0)
+        return jnp.einsum("...n,...nk->...k", probabilities, share)
+
+
+Head = Softmax | Regression | TwoHot | HLGauss | Categorical
 
 
 def r2_score(predictions: jax.Array, y: jax.Array) -> jax.Array:

@@ -33,17 +33,16 @@ class Activation(NamedTuple):
 class Outgoing:
     """A kernel that reads a layer's units along its second-to-last axis (`[..., in, out]`).
 
-    `repeat` is the number of input features each unit owns, laid out unit-fastest: with U units, unit u owns
-    rows u, u + U, u + 2U, ... That is the layout of Flax's flattened HWC maps (conv to dense) and of CReLU's
+    Each unit owns the same number of input features, laid out unit-fastest: with U units, unit u owns rows
+    u, u + U, u + 2U, ... That is the layout of Flax's flattened HWC maps (conv to dense) and of CReLU's
     concatenation, and of the two together.
     """
 
     kernel: Path
-    repeat: int = 1
 
-    def rows(self, units: jax.Array) -> jax.Array:
-        """Spread a per-unit vector `[units]` over the kernel's input features `[units * repeat]`."""
-        return jnp.tile(units, self.repeat)
+    def rows(self, units: jax.Array, params: Params) -> jax.Array:
+        """Spread a per-unit vector `[units]` over the kernel's input features `[units * k]`, k read off its shape."""
+        return jnp.tile(units, get_at(params, self.kernel).shape[-2] // units.shape[0])
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,8 @@ class UnitLayer:
     """One hidden layer of the unit graph.
 
     Units lie along the last axis of `kernel` (`[..., in, units]`) and of `bias`. `norm_scale` and `norm_bias` are
-    the affine parameters of the normalisation that stands between the kernel and the nonlinearity, if any.
+    the affine parameters of the normalisation that stands between the kernel and the nonlinearity, if any. `noise`
+    are further incoming parameters laid out as kernel and bias (the deviations of a noisy layer).
     """
 
     name: str
@@ -61,6 +61,7 @@ class UnitLayer:
     norm_scale: Path | None
     norm_bias: Path | None
     outgoing: tuple[Outgoing, ...]
+    noise: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,9 @@ class Network:
 
     init: `(key, x[batch, ...]) -> variables`, a dict with the collection `params` and, where there are running
         statistics, further collections.
-    apply: `(variables, x) -> (output[batch, outputs], {layer: Activation}, new_state)`; `new_state` holds the
-        collections other than `params` after this batch.
+    apply: `(variables, x, noise=None) -> (output[batch, outputs], {layer: Activation}, new_state)`; `new_state` holds
+        the collections other than `params` after this batch. noise: a key for noisy layers, which without one apply
+        their mean weights.
     units: the unit graph, input side first.
     activation: name of the nonlinearity, for diagnostics that depend on it.
     output_kernel: path of the output layer's kernel within `params`.

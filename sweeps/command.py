@@ -17,12 +17,13 @@ from rich.table import Table
 
 from plasticity import cli
 from plasticity.errors import UserError
+from plasticity.folder import Options, Stopped, open_study
+from plasticity.progress import bar, stop_flag
 from plasticity.record import read_json
 from sweeps import executors, store
-from sweeps.compute import Options, Stopped, compute
+from sweeps.compute import compute
 from sweeps.estimate import Estimate, estimate
 from sweeps.executors.processes import STOPPED
-from sweeps.progress import bar, stop_flag
 from sweeps.run import Run
 
 #: Runs in a group where the user does not say, by backend: see benchmarks/README.md for the curves behind them.
@@ -56,7 +57,7 @@ def execute(request: Request, dry_run: bool = False) -> int:
         raise UserError(f"--chunk-updates must be >= 1, got {request.chunk_updates}")
     executor = executors.get(request.executor)
     workers = request.workers or os.cpu_count() or 1
-    store.open_study(request.out, request.description, write=False)
+    open_study(request.out, request.description, "sweeps", write=False)
     cli.use_compilation_cache()
     lanes = request.lanes or LANES.get(jax.default_backend(), LANES["cpu"])
     plan = store.plan(request.out, request.runs, lanes, request.again)
@@ -64,7 +65,7 @@ def execute(request: Request, dry_run: bool = False) -> int:
     _show_plan(console, request, plan, cost)
     if dry_run:
         return 0
-    store.open_study(request.out, request.description)
+    open_study(request.out, request.description, "sweeps")
     ok = True
     if plan.groups:
         folders = [store.save_group(request.out, group, request.again) for group in plan.groups]

@@ -21,10 +21,11 @@ from typing import Any
 
 import jax
 
+from plasticity.identity import digest, resolved
+from plasticity.method import Method
 from plasticity.mitigations import compose
 from plasticity.mitigations.base import Mitigation
-from sweeps.run import Run, digest, resolved
-from tasks.train import Method
+from sweeps.run import Run
 
 PADDED_STAGES = ("penalty", "decay", "event")
 

@@ -18,10 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
+from plasticity.method import Method
 from sweeps.grouping import Group
 from tasks.base import Data
 from tasks.measure import Measure
-from tasks.train import Chunk, Method, Record, RunState, Span, run_chunk, start
+from tasks.train import Chunk, Record, RunState, Span, run_chunk, start
 
 #: How a run's state is mapped over methods: the stream belongs to the seed, everything else to the run.
 _BY_METHOD = RunState(None, 0, 0)  # pyrefly: ignore

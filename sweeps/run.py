@@ -6,22 +6,19 @@ a change of a default is a change of id and results of different programs are ne
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from plasticity import spec
-from plasticity.config import Config
+from plasticity.identity import digest, resolved
+from plasticity.method import Method
 from plasticity.mitigations import compose
 from plasticity.mitigations.base import mitigations
 from plasticity.networks.base import networks
 from plasticity.optimizers.base import optimizers
 from tasks.base import Task, tasks
 from tasks.measure import Measure
-from tasks.train import Method
 
 
 @dataclass(frozen=True)
@@ -99,16 +96,3 @@ class Run:
             "seed": self.seed,
         }
         return digest(parts)
-
-
-def resolved(item: Config) -> dict[str, Any]:
-    """A config's name and all its fields, defaults included, as plain data."""
-    fields = {f.name: getattr(item, f.name) for f in dataclasses.fields(item)}  # pyrefly: ignore
-    # -0.0 equals 0.0 and has the same spec text, so it must have the same id.
-    fields = {name: value + 0.0 if isinstance(value, float) else value for name, value in fields.items()}
-    return {"name": item.name, **fields}  # pyrefly: ignore
-
-
-def digest(value: Any) -> str:
-    """12 hex digits of the SHA-256 of plain data."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]

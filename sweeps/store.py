@@ -6,24 +6,17 @@ A group folder that was begun keeps its lanes until it is finished, because its 
 
 from __future__ import annotations
 
-import contextlib
-import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from plasticity import spec
+from plasticity import checkpoint, spec
 from plasticity.errors import UserError
 from plasticity.mitigations import compose
 from plasticity.mitigations.base import mitigations
-from plasticity.record import FINISHED, RunLine, group_folders, read_json, read_runs, write_json, write_runs
-from sweeps import checkpoint
+from plasticity.record import FINISHED, RunLine, Status, group_folders, read_json, read_runs, write_json, write_runs
 from sweeps.grouping import Group, groups_of
 from sweeps.run import Run
-
-IDENTITY = ("name", "scale", "schema")
 
 
 @dataclass(frozen=True)
@@ -38,39 +31,6 @@ class Plan:
     def runs(self) -> int:
         """Number of runs to compute."""
         return sum(len(group.flat) for group in self.groups)
-
-
-def open_study(folder: Path, description: dict[str, Any], write: bool = True) -> None:
-    """Create a study folder, or check that an existing one is of the same study; then write study.json.
-
-    Raises `UserError` if the folder holds another study or something else, or cannot be written.
-    """
-    path = folder / "study.json"
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file, not a folder; choose another --out")
-    if path.exists():
-        before = read_json(path)
-        if not isinstance(before, dict) or not all(key in before for key in (*IDENTITY, "runs")):
-            raise UserError(f"{path} is not of a study; choose another --out")
-        for key in IDENTITY:
-            if before.get(key) != description.get(key):
-                raise UserError(
-                    f"{folder} holds study {before.get('name')!r} at scale {before.get('scale')!r}, "
-                    f"not {description['name']!r} at {description['scale']!r}; choose another --out"
-                )
-        description = {
-            **description,
-            "created": before.get("created"),
-            "runs": max(before["runs"], description["runs"]),
-        }
-    elif folder.is_dir() and any(folder.iterdir()):
-        raise UserError(f"{folder} is not empty and holds no study; choose another --out")
-    if write:
-        stamp = {
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "argv": ["python", "-m", "sweeps", *sys.argv[1:]],
-        }
-        write_json(path, {**stamp, **description})
 
 
 def lines(folder: Path) -> dict[str, RunLine]:
@@ -118,7 +78,7 @@ def save_group(folder: Path, group: Group, again: Iterable[str] = ()) -> Path:
         padded = [spec.to_text(method.mitigations) for method in group.padded]
         write_json(path / "group.json", {"shape": group.shape, "padded": padded})
     if not known or {line.status for line in known} & set(again):
-        set_status(path, group, "planned")
+        write_runs(path, lines_of(group))
     return path
 
 
@@ -137,33 +97,6 @@ def load_group(path: Path) -> Group:
     return Group(rows, padded)
 
 
-def set_status(path: Path, group: Group, status: str, error: str | None = None) -> None:
-    """Write `runs.jsonl` with one status for all runs."""
-    write_statuses(path, group, [(status, error)] * len(group.flat))
-
-
-def write_statuses(path: Path, group: Group, statuses: Sequence[tuple[str, str | None]]) -> None:
-    """Write `runs.jsonl` with a status and an error for each run in lane order."""
-    pairs = zip(group.flat, statuses, strict=True)
-    write_runs(path, [RunLine(run.id, run.label, run.seed, s, e, run.config) for run, (s, e) in pairs])  # pyrefly: ignore
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[bool]:
-    """Hold the group's lock; yields False if another process has it. It is freed however a process ends."""
-    try:
-        import fcntl
-    except ImportError:  # a platform without flock: no two processes on one study there
-        yield True
-        return
-    try:
-        file = open(path / ".lock", "w")  # noqa: SIM115 - closed below
-    except OSError as error:
-        raise UserError(f"cannot write {path / '.lock'}: {error.strerror}") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-            return
-        yield True
+def lines_of(group: Group, status: Status = "planned", error: str | None = None) -> list[RunLine]:
+    """The lines of a group's runs, in lane order."""
+    return [RunLine(run.id, run.label, run.seed, status, error, run.config) for run in group.flat]

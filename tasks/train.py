@@ -11,8 +11,6 @@ Online metrics are taken before the update on the batch (pre-update loss and sco
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -20,26 +18,16 @@ import jax.numpy as jnp
 import optax
 
 from plasticity.heads import Head, Regression, Softmax
+from plasticity.method import Method
 from plasticity.mitigations import compose
-from plasticity.mitigations.base import Context, Learner, Mitigation, Setting
-from plasticity.networks.base import Architecture, NetworkConfig
-from plasticity.optimizers.base import OptimizerConfig
+from plasticity.mitigations.base import Context, Learner, Setting
+from plasticity.networks.base import Architecture
 from plasticity.rng import named, stream
 from tasks.base import Data, Problem, State, Task
 from tasks.measure import Measure
 
 #: End-of-task evaluation uses at most so many examples (the first of the stream).
 EVALUATED = 4096
-
-
-@partial(jax.tree_util.register_dataclass, data_fields=["network", "optimizer", "mitigations"], meta_fields=[])
-@dataclass(frozen=True)
-class Method:
-    """What learns: a network, an optimiser and mitigations in canonical order. Strengths are the leaves."""
-
-    network: NetworkConfig
-    optimizer: OptimizerConfig
-    mitigations: tuple[Mitigation, ...] = ()
 
 
 class RunState(NamedTuple):

@@ -34,12 +34,12 @@ def overwrite(
         touched = set_at(touched, path, get_at(touched, path) | mask)
 
     for layer in layers:
-        for path in (layer.kernel, layer.bias, layer.norm_scale, layer.norm_bias):
+        for path in (layer.kernel, layer.bias, layer.norm_scale, layer.norm_bias, *layer.noise):
             if path is not None:
                 write(path, masks[layer.name], get_at(fresh, path))
     for layer in layers:
         for outgoing in layer.outgoing:
-            write(outgoing.kernel, outgoing.rows(masks[layer.name])[:, None], 0.0)
+            write(outgoing.kernel, outgoing.rows(masks[layer.name], params)[:, None], 0.0)
     return params, touched
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from plasticity.config import static
-from plasticity.errors import UserError
-from plasticity.heads import Regression, TwoHot
+from plasticity.heads import TwoHot
+from plasticity.mitigations._support import check_support, support
 from plasticity.mitigations.base import Mitigation, mitigations
 from plasticity.networks.base import Architecture
 
@@ -27,13 +27,7 @@ class TwoHotHead(Mitigation):
     high: float | None = static(None, type=float, unit="target units", help="highest bin centre; none: the task's")
 
     def validate(self) -> None:
-        if self.low is not None and self.high is not None and self.low >= self.high:
-            raise UserError(f"two_hot: low must be below high, got low={self.low}, high={self.high}")
+        check_support(self)
 
     def network(self, architecture: Architecture) -> Architecture:
-        head = architecture.head
-        if not isinstance(head, Regression):
-            raise UserError("two_hot needs a regression task; this task's targets are classes already")
-        low = head.low if self.low is None else self.low
-        high = head.high if self.high is None else self.high
-        return replace(architecture, head=TwoHot(self.bins, low, high))
+        return replace(architecture, head=TwoHot(self.bins, *support(self, architecture.head)))

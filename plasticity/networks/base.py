@@ -17,17 +17,25 @@ from plasticity.registry import Family
 
 @dataclass(frozen=True)
 class Architecture:
-    """head: the output head, which sets the number of outputs.
+    """head: the output head, which sets the number of outputs of one prediction.
 
     normalization: `none` or `layer`, before each nonlinearity.
 
     activation: a name in `plasticity.activations.NONLINEARITIES`. slope: negative slope of leaky_relu (may be traced).
+
+    predictions: how many predictions are made side by side, one an action; the network has `predictions *
+    head.outputs` outputs, prediction-major. dueling: a value stream and an advantage stream, each with a last hidden
+    layer of its own (Wang et al. 2016, arXiv:1511.06581). noise: initial deviation of factorised Gaussian noise on the
+    weights behind the torso, 0 for none (Fortunato et al. 2018, arXiv:1706.10295).
     """
 
     head: Head
     normalization: str = "none"
     activation: str = "relu"
     slope: Any = 0.01
+    predictions: int = 1
+    dueling: bool = False
+    noise: float = 0.0
 
 
 class NetworkConfig(Config):

@@ -1,7 +1,8 @@
 """Multilayer perceptron: `depth` hidden layers of `width` units, normalisation before each nonlinearity.
 
-Layer names are `hidden_0 ... hidden_{depth-1}` and `output`. Kernels are drawn from LeCun's normal
-(variance 1/fan_in), biases are zero, so the fresh draw of a reset is the layer's own initialiser.
+Layer names are `hidden_0 ... hidden_{depth-1}` and `output`; with two streams the last hidden layer is one of each
+stream. Kernels are drawn from LeCun's normal (variance 1/fan_in), biases are zero, so the fresh draw of a reset is the
+layer's own initialiser.
 """
 
 from __future__ import annotations
@@ -12,58 +13,24 @@ from typing import Any, cast
 import jax
 from flax import linen as nn
 
-from plasticity.activations import NONLINEARITIES
 from plasticity.config import static
-from plasticity.network import Activation, Network, Outgoing, UnitLayer
+from plasticity.network import Activation, Network
 from plasticity.networks.base import Architecture, NetworkConfig, networks
-
-
-@jax.custom_vjp
-def _matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """`x @ kernel` for `[batch, in]` and `[in, out]`.
-
-    JAX derives the gradient of the kernel as the transpose of `[out, in]`, which XLA on a CPU leaves to the optimiser
-    to read column by column. Stated directly it has the layout of the kernel; benchmarks/README.md has what it saves.
-    """
-    return x @ kernel
-
-
-def _matmul_forward(x: jax.Array, kernel: jax.Array):
-    return x @ kernel, (x, kernel)
-
-
-def _matmul_backward(saved: tuple[jax.Array, jax.Array], grad: jax.Array):
-    x, kernel = saved
-    return grad @ kernel.T, jax.lax.dot_general(x, grad, (((0,), (0,)), ((), ())))
-
-
-_matmul.defvjp(_matmul_forward, _matmul_backward)
-
-
-def _dot_general(x: jax.Array, kernel: jax.Array, *_: Any, **__: Any) -> jax.Array:
-    """What `nn.Dense` calls; its dimension numbers are always those of `_matmul` here, as `x` is flattened."""
-    return _matmul(x, kernel)
+from plasticity.networks.parts import Forward, Graph, Style
 
 
 class _Module(nn.Module):
     width: int
     depth: int
-    outputs: int
-    normalization: str
-    activation: str
+    style: Style
 
     @nn.compact
-    def __call__(self, x: jax.Array, slope: Any) -> tuple[jax.Array, Mapping[str, Activation]]:
-        nonlinearity = NONLINEARITIES[self.activation]
-        activations: dict[str, Activation] = {}
-        x = x.reshape(x.shape[0], -1)
-        for i in range(self.depth):
-            z = nn.Dense(self.width, name=f"hidden_{i}", dot_general=_dot_general)(x)
-            if self.normalization == "layer":
-                z = nn.LayerNorm(name=f"norm_{i}")(z)
-            x = nonlinearity.apply(z, slope)
-            activations[f"hidden_{i}"] = Activation(pre=z, post=x)
-        return nn.Dense(self.outputs, name="output", dot_general=_dot_general)(x), activations
+    def __call__(self, x: jax.Array, slope: Any, noise: jax.Array | None = None):
+        forward = Forward(self.style, slope, noise)
+        x = forward.prepare(x).reshape(x.shape[0], -1)
+        for i in range(self.depth - 1):
+            x = forward.dense(f"hidden_{i}", x, self.width)
+        return forward.end(x, f"hidden_{self.depth - 1}", self.width), forward.activations
 
 
 @networks.register("mlp")
@@ -74,41 +41,26 @@ class MLP(NetworkConfig):
     depth: int = static(2, ge=1, positional=True, unit="layers", help="hidden layers")
 
     def build(self, architecture: Architecture) -> Network:
-        module = _Module(
-            self.width, self.depth, architecture.head.outputs, architecture.normalization, architecture.activation
+        style = Style.of(architecture)
+        graph = Graph(style)
+        for i in range(self.depth - 1):
+            graph.hidden(f"hidden_{i}", self.width, [f"hidden_{i - 1}"] if i else [])
+        below = [f"hidden_{self.depth - 2}"] if self.depth > 1 else []
+        output = graph.end(f"hidden_{self.depth - 1}", self.width, below)
+        return record(_Module(self.width, self.depth, style), graph, architecture, output)
+
+
+def record(module: nn.Module, graph: Graph, architecture: Architecture, output: tuple[str, ...]) -> Network:
+    """The `Network` of a module that maps `(x, slope, noise)` to outputs and activations."""
+    slope = architecture.slope
+
+    def init(key: jax.Array, x: jax.Array) -> dict[str, Any]:
+        return dict(module.init(key, x, slope))
+
+    def apply(variables: Mapping[str, Any], x: jax.Array, noise: jax.Array | None = None):
+        outputs, activations = cast(
+            "tuple[jax.Array, Mapping[str, Activation]]", module.apply(variables, x, slope, noise)
         )
-        slope = architecture.slope
+        return outputs, activations, {}
 
-        def init(key: jax.Array, x: jax.Array) -> dict[str, Any]:
-            return dict(module.init(key, x, slope))
-
-        def apply(variables: Mapping[str, Any], x: jax.Array):
-            output, activations = cast("tuple[jax.Array, Mapping[str, Activation]]", module.apply(variables, x, slope))
-            return output, activations, {}
-
-        return Network(
-            init,
-            apply,
-            self._units(architecture),
-            activation=architecture.activation,
-            output_kernel=("output", "kernel"),
-        )
-
-    def _units(self, architecture: Architecture) -> tuple[UnitLayer, ...]:
-        repeat = NONLINEARITIES[architecture.activation].width
-        normalized = architecture.normalization == "layer"
-        layers = []
-        for i in range(self.depth):
-            following = f"hidden_{i + 1}" if i + 1 < self.depth else "output"
-            layers.append(
-                UnitLayer(
-                    name=f"hidden_{i}",
-                    units=self.width,
-                    kernel=(f"hidden_{i}", "kernel"),
-                    bias=(f"hidden_{i}", "bias"),
-                    norm_scale=(f"norm_{i}", "scale") if normalized else None,
-                    norm_bias=(f"norm_{i}", "bias") if normalized else None,
-                    outgoing=(Outgoing((following, "kernel"), repeat),),
-                )
-            )
-        return tuple(layers)
+    return Network(init, apply, graph.layers(), activation=architecture.activation, output_kernel=output)

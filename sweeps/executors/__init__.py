@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from plasticity.errors import unknown
-from sweeps.compute import Options
+from plasticity.folder import Options
 
 #: What every executor is: given group folders (laid out by `store.save_group`), compute each; True if none failed.
 #: It raises `compute.Stopped` once `options.stop` says so and everything is saved.

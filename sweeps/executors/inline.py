@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from sweeps.compute import Options, Stopped, compute
+from plasticity.folder import Options, Stopped
+from sweeps.compute import compute
 from sweeps.store import load_group
 
 

@@ -16,8 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from plasticity.errors import UserError
+from plasticity.folder import Options, Stopped
+from plasticity.record import FINISHED, read_runs, write_runs
 from sweeps import store
-from sweeps.compute import Options, Stopped
 
 #: Exit code of a worker that was stopped after saving (as a shell reports SIGINT).
 STOPPED = 130
@@ -102,9 +103,10 @@ def _start(folder: Path, slot: int, options: Options) -> subprocess.Popen[str]:
 def _mark_dead(folder: Path, code: int) -> None:
     """Mark the runs of a group whose process died without saying why; what it said itself stands."""
     group = store.load_group(folder)
-    known = store.read_runs(folder)
-    if any(line.status in ("failed", *store.FINISHED) for line in known):
+    known = read_runs(folder)
+    if any(line.status in ("failed", *FINISHED) for line in known):
         return
     cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
     log = (folder / "log.txt").read_text().strip().splitlines()
-    store.set_status(folder, group, "failed", f"process ended by {cause}" + (f": {log[-1]}" if log else ""))
+    error = f"process ended by {cause}" + (f": {log[-1]}" if log else "")
+    write_runs(folder, store.lines_of(group, "failed", error))

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import optax
 
 from plasticity.heads import Regression, Softmax
+from plasticity.method import Method
 from plasticity.mitigations import Context, Learner, Setting, compose, mitigations
 from plasticity.networks import Architecture, networks
 from plasticity.optimizers import optimizers
 from plasticity.rng import stream
 from plasticity.spec import build
 from tasks.data import load
-from tasks.train import Method
 
 HEADS = {"regression": Regression(-1.0, 1.0), "classification": Softmax(10)}
 EVENT = 3  # the number of the update before which the event comes

@@ -156,7 +156,7 @@ def test_neutral_members_are_the_member_with_other_strengths(name):
 
 @every_member
 def test_the_state_survives_being_saved(name, tmp_path):
-    checkpoint = pytest.importorskip("sweeps.checkpoint")
+    checkpoint = pytest.importorskip("plasticity.checkpoint")
     learner, _ = trained(method([member(name)]))
     checkpoint.save(tmp_path, 1, learner, {"at": 5})
     again, host = checkpoint.load(checkpoint.latest(tmp_path), learner)

@@ -18,7 +18,7 @@ from plasticity.rng import named
 from plasticity.spec import build
 
 X = batch("regression")[0]
-NORMS = ("norm_0", "norm_1")
+NORMS = ("norm_hidden_0", "norm_hidden_1")
 
 
 def normalized():
@@ -96,7 +96,7 @@ def test_weight_decay_is_adamw_without_the_norms():
     found = decayed(params, "layer_norm+weight_decay(0.5)")
     assert_trees(found, steps(optax.adamw(0.01, weight_decay=0.5, mask=mask), params), rtol=1e-5, atol=1e-6)
     without = steps(optax.adam(0.01), params)
-    assert_trees(found["norm_0"], without["norm_0"], rtol=1e-5)
+    assert_trees(found["norm_hidden_0"], without["norm_hidden_0"], rtol=1e-5)
     assert np.all(np.abs(found["hidden_0"]["bias"] - without["hidden_0"]["bias"]) > 0.01)
     assert parts.network.units[0].norm_scale is not None
 

@@ -101,7 +101,7 @@ def test_exactly_the_entries_of_recycled_units_change_and_are_touched(activation
     for i, units in enumerate(DEAD.values()):
         places = [(f"hidden_{i}", "kernel"), (f"hidden_{i}", "bias")]
         if normalization == "layer":
-            places += [(f"norm_{i}", "scale"), (f"norm_{i}", "bias")]
+            places += [(f"norm_hidden_{i}", "scale"), (f"norm_hidden_{i}", "bias")]
         for (module, leaf), u in itertools.product(places, units):
             expected[module][leaf][..., u] = fresh[module][leaf][..., u]
             marks[module][leaf][..., u] = True

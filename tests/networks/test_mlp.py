@@ -55,7 +55,7 @@ def rewrite(params, activation, normalization):
         if normalization == "layer":
             centred = z - z.mean(-1, keepdims=True)
             z = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6)
-            z = z * params[f"norm_{i}"]["scale"] + params[f"norm_{i}"]["bias"]
+            z = z * params[f"norm_hidden_{i}"]["scale"] + params[f"norm_hidden_{i}"]["bias"]
         h = phi(activation, z)
         seen[f"hidden_{i}"] = (z, h)
     return h @ params["output"]["kernel"] + params["output"]["bias"], seen
@@ -91,8 +91,8 @@ def test_the_unit_graph_names_parameters_of_the_right_shape(activation, normaliz
         if normalization == "layer":
             assert get_at(params, layer.norm_scale).shape == get_at(params, layer.norm_bias).shape == (WIDTH,)
         for outgoing in layer.outgoing:
-            assert get_at(params, outgoing.kernel).shape[-2] == WIDTH * outgoing.repeat
-            assert outgoing.rows(jnp.arange(WIDTH)).shape == (WIDTH * outgoing.repeat,)
+            assert get_at(params, outgoing.kernel).shape[-2] == WIDTH * width
+            assert outgoing.rows(jnp.arange(WIDTH), params).shape == (WIDTH * width,)
         fan_in = WIDTH * width
     assert get_at(params, net.output_kernel).shape == (fan_in, OUTPUTS)
     assert net.units[-1].outgoing[0].kernel == net.output_kernel
@@ -112,7 +112,7 @@ def test_zeroing_the_outgoing_rows_of_a_unit_removes_it(activation, normalizatio
     def cut(params):
         for outgoing in unit.outgoing:
             kernel = get_at(params, outgoing.kernel)
-            params = set_at(params, outgoing.kernel, jnp.where(outgoing.rows(mask)[:, None], 0.0, kernel))
+            params = set_at(params, outgoing.kernel, jnp.where(outgoing.rows(mask, params)[:, None], 0.0, kernel))
         return params
 
     def output(params, shift):
@@ -128,7 +128,7 @@ def test_zeroing_the_outgoing_rows_of_a_unit_removes_it(activation, normalizatio
 
 def test_rows_of_a_unit_are_laid_out_unit_fastest():
     """Catalogue, oracle O4: three channels on a 2 x 2 map, flattened as HWC: channel 0 owns rows 0, 3, 6, 9."""
-    rows = Outgoing(("k",), repeat=4).rows(jnp.array([True, False, False]))
+    rows = Outgoing(("k",)).rows(jnp.array([True, False, False]), {"k": jnp.zeros((12, 5))})
     assert np.flatnonzero(rows).tolist() == [0, 3, 6, 9]
 
 
@@ -142,7 +142,11 @@ def test_kernels_have_variance_one_over_fan_in_and_biases_are_zero():
 def test_norm_affine_mask_is_true_on_norm_parameters_only():
     params = variables("relu", "layer")["params"]
     mask = norm_affine_mask(params, network("relu", "layer"))
-    assert {path[0].key for path, m in jax.tree_util.tree_leaves_with_path(mask) if m} == {"norm_0", "norm_1", "norm_2"}
+    assert {path[0].key for path, m in jax.tree_util.tree_leaves_with_path(mask) if m} == {
+        "norm_hidden_0",
+        "norm_hidden_1",
+        "norm_hidden_2",
+    }
     assert not any(jax.tree.leaves(norm_affine_mask(params, network("relu", "none"))))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tiny_study import FINE, laid_out, options, request, rows, same_rows, statuses, task, tiny
 
-from plasticity.record import read_runs
+from plasticity.record import read_runs, write_runs
 from sweeps import compute, store
 from sweeps.__main__ import main
 from sweeps.command import execute
@@ -137,7 +137,7 @@ def test_a_failed_run_among_stale_running_ones_is_reported(tmp_path, failing):
     """Left over from a killed session: a group that says running. The exit code is of what was computed now."""
     folder = tmp_path / "study"
     for path, group in laid_out(folder, TWO_GROUPS, lanes=16):
-        store.set_status(path, group, "running")
+        write_runs(path, store.lines_of(group, "running"))
     assert execute(request(TWO_GROUPS, folder, lanes=4, **FINE)) == 1
 
 

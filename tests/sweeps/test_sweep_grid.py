@@ -10,10 +10,11 @@ from tiny_study import LEAN, task, tiny
 
 from plasticity import spec
 from plasticity.errors import UserError
+from plasticity.identity import resolved
 from plasticity.mitigations.l2 import L2
 from sweeps import run as run_module
 from sweeps.grid import Grid, subsets
-from sweeps.run import Run, resolved
+from sweeps.run import Run
 from tasks.measure import Measure
 
 EVERY = ("layer_norm", "l2(1e-3)", "redo(tau=0.1)", "shrink_perturb")

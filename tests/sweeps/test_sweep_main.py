@@ -81,7 +81,7 @@ SPECS = {
     "twice": ({"mitigations": ["l2+l2(1e-3)"]}, "mitigation 'l2' is given 2 times; give it once"),
     "head of numbers": (
         {"mitigations": ["two_hot"]},
-        "two_hot needs a regression task; this task's targets are classes already",
+        "two_hot needs a regression task or an agent with scalar values; here the targets are classes already",
     ),
     "no seeds": ({"seeds": "0"}, "seeds must be >= 1, got 0"),
     "executor": (

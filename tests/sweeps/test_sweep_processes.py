@@ -11,11 +11,11 @@ import time
 import pytest
 from tiny_study import close_rows, laid_out, options, request, rows, same_rows, spawn, statuses, task, tiny
 
+from plasticity import checkpoint
+from plasticity.folder import Stopped
 from plasticity.record import read_runs
-from sweeps import checkpoint
 from sweeps.__main__ import main
 from sweeps.command import execute
-from sweeps.compute import Stopped
 from sweeps.executors import processes as module
 from sweeps.executors.processes import processes
 

@@ -8,11 +8,12 @@ import os
 import pytest
 from tiny_study import FINE, after, files, laid_out, options, request, rows, same_rows, statuses, tiny
 
+from plasticity import checkpoint
 from plasticity.errors import UserError
+from plasticity.folder import Stopped, locked
 from plasticity.record import group_folders, part_path, read_runs
-from sweeps import checkpoint, compute, store
+from sweeps import compute, store
 from sweeps.command import execute
-from sweeps.compute import Stopped
 from sweeps.executors.inline import inline
 
 SAVES = 5  # 3 tasks of 2 chunks, a save after each but the last
@@ -204,6 +205,6 @@ def test_sessions_of_one_study_do_not_compute_a_group_twice(tmp_path, monkeypatc
 def test_a_lock_that_cannot_be_made_is_a_clear_error(tmp_path):
     with (
         pytest.raises(UserError, match=r"cannot write .*/nowhere/\.lock: No such file"),
-        store.locked(tmp_path / "nowhere"),
+        locked(tmp_path / "nowhere"),
     ):
         pass

@@ -17,12 +17,14 @@ import pandas as pd
 import pytest
 from tiny_study import FINE, after, files, laid_out, options, request, rows, same_rows, statuses, tiny
 
+from plasticity import checkpoint
+from plasticity import rows as parquet
 from plasticity.errors import UserError
+from plasticity.folder import Stopped, open_study
 from plasticity.record import COLUMNS, read_runs
-from sweeps import checkpoint, compute, store
+from sweeps import compute, store
 from sweeps import rows as rows_module
 from sweeps.command import execute
-from sweeps.compute import Stopped
 from tasks.train import Chunk, Record
 
 IDS = ["run-a", "run-b", "run-c", "run-d"]
@@ -135,7 +137,7 @@ def record():
 def test_rows_are_tidy(tmp_path):
     rec, chunk = record()
     path = tmp_path / "metrics" / "part-00000.parquet"
-    rows_module.write_part(path, [rows_module.frame(IDS, rec, chunk, 3, 5)])
+    parquet.write_part(path, [rows_module.frame(IDS, rec, chunk, 3, 5)])
     found = duckdb.sql(f"SELECT * FROM '{path}'").df()
     assert tuple(found.columns) == COLUMNS
     types = {name: kind for name, kind, *_ in duckdb.sql(f"DESCRIBE SELECT * FROM '{path}'").fetchall()}
@@ -177,14 +179,14 @@ def test_parts_and_the_joined_file_have_the_same_rows(tmp_path):
     rec, chunk = record()
     folder = tmp_path / "it's quoted"
     for i in range(3):
-        rows_module.write_part(folder / f"part-{i:05d}.parquet", [rows_module.frame(IDS, rec, chunk, i, 5)])
+        parquet.write_part(folder / f"part-{i:05d}.parquet", [rows_module.frame(IDS, rec, chunk, i, 5)])
 
     def read(pattern):
         listed = str(folder / pattern).replace("'", "''")
         return duckdb.sql(f"SELECT * FROM read_parquet('{listed}')").df()
 
     before = read("part-*.parquet")
-    rows_module.compact(folder)
+    parquet.compact(folder)
     assert files(folder) == {"all.parquet"}
     pd.testing.assert_frame_equal(read("all.parquet"), before)
 
@@ -194,12 +196,12 @@ def test_parts_and_the_joined_file_have_the_same_rows(tmp_path):
 
 def test_a_folder_of_another_study_is_refused(tmp_path, finished):
     copy = tmp_path / "study"
-    store.open_study(copy, json.loads((finished / "study.json").read_text()))
+    open_study(copy, json.loads((finished / "study.json").read_text()), "sweeps")
     before = files(copy), (copy / "study.json").read_bytes()
     for change, word in (({"name": "other"}, "'other'"), ({"scale": "paper"}, "'paper'")):
         description = {**request(tiny(), copy).description, **change}
         with pytest.raises(UserError, match=rf"{copy} holds study 'tiny' at scale 'own', not .*{word}.*another --out"):
-            store.open_study(copy, description)
+            open_study(copy, description, "sweeps")
     assert (files(copy), (copy / "study.json").read_bytes()) == before
 
 
@@ -228,9 +230,9 @@ def test_a_file_in_the_way_is_refused(tmp_path, below):
 
 def test_a_study_remembers_when_it_was_begun_and_all_its_runs(tmp_path):
     folder = tmp_path / "study"
-    store.open_study(folder, request(tiny(seeds=3), folder).description)
+    open_study(folder, request(tiny(seeds=3), folder).description, "sweeps")
     before = json.loads((folder / "study.json").read_text())
-    store.open_study(folder, request(tiny(seeds=1), folder).description)
+    open_study(folder, request(tiny(seeds=1), folder).description, "sweeps")
     after = json.loads((folder / "study.json").read_text())
     assert (before["runs"], after["runs"]) == (6, 6)
     assert before["created"] == after["created"]
@@ -334,14 +336,14 @@ def test_a_real_limit_on_file_size(tmp_path, finished):
 def test_a_disk_that_is_full_when_the_rows_are_joined(tmp_path, finished, monkeypatch):
     """The runs are finished by then: their parts stay, and nothing is computed again."""
     folder = tmp_path / "study"
-    original = rows_module._copy
+    original = parquet._copy
 
     def copy(connection, source, path):
         if "all.parquet" in path.name:
             full()
         original(connection, source, path)
 
-    monkeypatch.setattr(rows_module, "_copy", copy)
+    monkeypatch.setattr(parquet, "_copy", copy)
     with pytest.raises(UserError, match=r"cannot write .*all\.parquet: No space left on device"):
         execute(request(tiny(), folder, **FINE))
     assert statuses(folder) == statuses(finished)

@@ -16,10 +16,10 @@ import duckdb
 import jax
 import pandas as pd
 
+from plasticity.folder import Options, open_study
 from plasticity.record import group_folders
 from sweeps import store
 from sweeps.command import Request
-from sweeps.compute import Options
 from sweeps.grid import Grid
 from sweeps.grouping import Group, groups_of
 from sweeps.study import Scale, Study
@@ -59,7 +59,7 @@ def request(grid: Grid, out: Path, name: str = "tiny", **options) -> Request:
 
 def laid_out(folder: Path, grid: Grid, lanes: int = 16) -> list[tuple[Path, Group]]:
     """The group folders of a grid, planned and not yet computed."""
-    store.open_study(folder, request(grid, folder).description)
+    open_study(folder, request(grid, folder).description, "sweeps")
     return [(store.save_group(folder, group), group) for group in groups_of(grid.runs(), lanes)]
 
 

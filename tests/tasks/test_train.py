@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from plasticity.method import Method
 from plasticity.mitigations import compose, mitigations
 from plasticity.networks import Architecture, networks
 from plasticity.optimizers import optimizers
@@ -14,7 +15,7 @@ from plasticity.spec import build, build_one
 from tasks.base import tasks
 from tasks.data import load
 from tasks.measure import Measure
-from tasks.train import Method, RunState, Span, base_head, chunks, run_chunk, start
+from tasks.train import RunState, Span, base_head, chunks, run_chunk, start
 
 SIZE = "num_tasks=3, batch_size=8, examples_used=16, pool=4"
 TASK = build_one(f"label_reset(eps=0.5, steps=12, {SIZE})", tasks)

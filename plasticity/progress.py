@@ -1,4 +1,4 @@
-"""The progress bar of a sweep, and the stop flag that Ctrl-C and SIGTERM set."""
+"""The progress bar of long work, and the stop flag that Ctrl-C and SIGTERM set."""
 
 from __future__ import annotations
 

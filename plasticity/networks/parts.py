@@ -1,0 +1,166 @@
+"""What the suite's networks share: normalise, apply the nonlinearity, record; the fully connected end; the unit graph.
+
+Names. A hidden layer called `hidden` has parameters `hidden/kernel` and `hidden/bias`, and its normalisation
+`norm_hidden/scale` and `norm_hidden/bias`. The last hidden layer and the output of a single stream are called by
+the network; those of two streams are `value_hidden`, `value_output`, `advantage_hidden`, `advantage_output`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from plasticity.activations import NONLINEARITIES
+from plasticity.network import Activation, Outgoing, Path, UnitLayer
+from plasticity.networks.base import Architecture
+from plasticity.networks.conv import conv
+from plasticity.networks.linear import INITIALIZERS, Linear, bias_initializer
+
+STREAMS = ("value", "advantage")
+
+
+@dataclass(frozen=True)
+class Style:
+    """The static part of an architecture, with a network's own choices. outputs: of one prediction."""
+
+    normalization: str
+    activation: str
+    outputs: int
+    predictions: int
+    dueling: bool
+    noise: float
+    init: str = "lecun"
+    padding: str = "SAME"
+    conv: str = "auto"
+    dtype: str = "float32"
+
+    @classmethod
+    def of(cls, architecture: Architecture, **own: Any) -> Style:
+        a = architecture
+        return cls(a.normalization, a.activation, a.head.outputs, a.predictions, a.dueling, a.noise, **own)
+
+    @property
+    def normalized(self) -> bool:
+        return self.normalization != "none"
+
+
+class Conv(nn.Module):
+    """A convolution with bias: parameters `kernel[k, k, in, features]` and `bias[features]`."""
+
+    features: int
+    size: int
+    stride: int
+    style: Style
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        init, shape = self.style.init, (self.size, self.size, x.shape[-1], self.features)
+        kernel = self.param("kernel", INITIALIZERS[init], shape)
+        bias = self.param("bias", bias_initializer(init, self.size**2 * x.shape[-1]), (self.features,))
+        y = conv(x, kernel.astype(x.dtype), self.stride, self.style.padding, self.style.conv)
+        return y + bias.astype(x.dtype)
+
+
+@dataclass
+class Forward:
+    """One forward pass inside a compact module: makes the layers and keeps what they give."""
+
+    style: Style
+    slope: Any
+    noise: jax.Array | None = None
+    activations: dict[str, Activation] = field(default_factory=dict)
+
+    def prepare(self, x: jax.Array) -> jax.Array:
+        """Inputs in the compute type; uint8 is taken as grey levels, scaled to 0 .. 1."""
+        dtype = jnp.dtype(self.style.dtype)
+        return x.astype(dtype) / 255 if x.dtype == jnp.uint8 else x.astype(dtype)
+
+    def activate(self, name: str, z: jax.Array) -> jax.Array:
+        """Normalise preactivations `z[batch, (height, width,) units]`, apply the nonlinearity, record both.
+
+        Layer norm is over all units of an example, in a feature map over its positions as well, with a scale and an
+        offset a channel.
+        """
+        if self.style.normalization == "layer":
+            axes = tuple(range(1, z.ndim))
+            z = nn.LayerNorm(name=f"norm_{name}", reduction_axes=axes, dtype=z.dtype)(z)
+        x = NONLINEARITIES[self.style.activation].apply(z, self.slope)
+        self.activations[name] = Activation(pre=z, post=x)
+        return x
+
+    def dense(self, name: str, x: jax.Array, width: int, noisy: bool = False) -> jax.Array:
+        """A hidden dense layer."""
+        return self.activate(name, self._linear(name, x, width, noisy))
+
+    def end(self, x: jax.Array, hidden: str, width: int) -> jax.Array:
+        """Last hidden layer(s) and output(s): `[batch, predictions * outputs]` in float32."""
+        style, noisy = self.style, self.style.noise > 0
+        if not style.dueling:
+            x = self.dense(hidden, x, width, noisy)
+            return self._linear("output", x, style.predictions * style.outputs, noisy).astype(jnp.float32)
+        value, advantage = (
+            self._linear(
+                f"{stream}_output",
+                self.dense(f"{stream}_hidden", x, width, noisy),
+                size * style.outputs,
+                noisy,
+            )
+            .astype(jnp.float32)
+            .reshape(-1, size, style.outputs)
+            for stream, size in zip(STREAMS, (1, style.predictions), strict=True)
+        )
+        q = value + advantage - jnp.mean(advantage, axis=1, keepdims=True)
+        return q.reshape(q.shape[0], -1)
+
+    def _linear(self, name: str, x: jax.Array, width: int, noisy: bool) -> jax.Array:
+        return Linear(width, self.style.init, self.style.noise if noisy else 0.0, name=name)(x, self.noise)
+
+
+class Graph:
+    """Builds the unit graph: each layer is added with the names of the layers that it reads."""
+
+    def __init__(self, style: Style) -> None:
+        self.style = style
+        self._layers: dict[str, UnitLayer] = {}
+        self._outgoing: dict[str, list[Outgoing]] = {}
+
+    def hidden(self, name: str, units: int, reads: Sequence[str], noisy: bool = False) -> None:
+        """A hidden layer whose kernel reads the layers `reads` (one after the other; empty for the input)."""
+        self.reads(name, reads, noisy)
+        normalized = self.style.normalized
+        self._outgoing[name] = []
+        self._layers[name] = UnitLayer(
+            name=name,
+            units=units,
+            kernel=(name, "kernel"),
+            bias=(name, "bias"),
+            norm_scale=(f"norm_{name}", "scale") if normalized else None,
+            norm_bias=(f"norm_{name}", "bias") if normalized else None,
+            outgoing=(),
+            noise=((name, "noise_kernel"), (name, "noise_bias")) if noisy else (),
+        )
+
+    def end(self, hidden: str, width: int, reads: Sequence[str]) -> Path:
+        """The layers of `Forward.end`; the path of the output kernel (of the advantages, if there are streams)."""
+        noisy = self.style.noise > 0
+        names = [(f"{s}_hidden", f"{s}_output") for s in STREAMS] if self.style.dueling else [(hidden, "output")]
+        for last, output in names:
+            self.hidden(last, width, reads, noisy)
+            self.reads(output, (last,), noisy)
+        return (names[-1][1], "kernel")
+
+    def layers(self) -> tuple[UnitLayer, ...]:
+        """The unit graph, in the order in which layers were added."""
+        return tuple(replace(layer, outgoing=tuple(self._outgoing[name])) for name, layer in self._layers.items())
+
+    def reads(self, name: str, sources: Sequence[str], noisy: bool = False) -> None:
+        """A kernel that is read by no later layer of the graph: note that it reads the layers `sources`."""
+        for source in sources:
+            self._outgoing[source].append(Outgoing((name, "kernel")))
+            if noisy:
+                self._outgoing[source].append(Outgoing((name, "noise_kernel")))
