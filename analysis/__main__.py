@@ -6,7 +6,7 @@ STUDY is a folder, or the name of a study under `runs/`. Wrong input is one mess
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +19,12 @@ from analysis.stats import LEVEL
 from plasticity.errors import UserError
 
 Level = Annotated[float, tyro.conf.arg(help="Level of all intervals, as a fraction between 0 and 1.")]
+Dopamine = Annotated[
+    Path | None,
+    tyro.conf.arg(
+        help="npz of Dopamine's published Atari curves, to draw behind those of Atari studies. Default: none."
+    ),
+]
 One = Annotated[
     tyro.conf.Positional[str], tyro.conf.arg(metavar="STUDY", help="Study folder, or the name of a study under runs/.")
 ]
@@ -36,11 +42,13 @@ class Figures:
         None
     )
     only: Annotated[tuple[str, ...], tyro.conf.arg(help="Names of figures to draw. Default: all.")] = ()
+    dopamine: Dopamine = None
     level: Level = LEVEL
 
     def run(self, console: Console) -> None:
         from analysis.figures import discover
         from analysis.load import load
+        from analysis.published import read_published
         from analysis.save import save_figures
         from plasticity.errors import unknown
 
@@ -50,6 +58,8 @@ class Figures:
                 raise unknown("figure", name, names)
         with _busy("reading"):
             study, frame = load(self.study, self.level)
+            if self.dopamine is not None:
+                study = replace(study, published=read_published(self.dopamine))
         folder = self.out or study.paths[0] / "figures"
         with _busy("drawing figures (a few seconds each)"):
             written = save_figures(frame, study, folder, self.only)
@@ -64,19 +74,20 @@ class Report:
 
     study: One
     out: Annotated[Path | None, tyro.conf.arg(help="File to write. Default: report.html inside the study.")] = None
+    dopamine: Dopamine = None
     level: Level = LEVEL
 
     def run(self, console: Console) -> None:
         from analysis.report import write_report
 
         with _busy("reading, deciding and drawing (up to a minute for large studies)"):
-            path = write_report(self.study, self.out, self.level)
+            path = write_report(self.study, self.out, self.level, self.dopamine)
         console.print(f"written to {path}", soft_wrap=True)
 
 
 @dataclass(frozen=True)
 class ShowTable:
-    """Show the late score of every combination on every task kind (score in [0, 1], last fifth of the tasks)."""
+    """Show the late score of every combination on every task kind or game (last fifth of the tasks or iterations)."""
 
     study: One
     csv: Annotated[bool, tyro.conf.arg(help="Print all numbers as CSV instead of a table.")] = False
@@ -102,7 +113,7 @@ class ShowTable:
             row = [study.label(c)]
             for task in study.tasks:
                 r = cells.get((task.key, c))
-                text = f"{number(r.value, places(r.low, r.high))}\n{span(r.low, r.high)} n={r.n}" if r else "-"  # pyrefly: ignore
+                text = f"{number(r.value, places(r.low, r.high, r.value))}\n{span(r.low, r.high)} n={r.n}" if r else "-"  # pyrefly: ignore
                 row.append(f"[bold]{_plain(text)}[/bold]" if best.get(task.key) == c else _plain(text))
             shown.add_row(*row, end_section=c == study.combinations[-1])
         console.print(shown)

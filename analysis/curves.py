@@ -1,4 +1,4 @@
-"""A score against the index of the task: one panel a task kind, one line a combination."""
+"""A score against the index of the task or the frames of the game: one panel a task kind, one line a combination."""
 
 from __future__ import annotations
 
@@ -8,28 +8,37 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis import panels
 from analysis.outcomes import per_task
+from analysis.returns import BY, placed
 from analysis.stats import summarise
 from analysis.study import Study
 
 
 def select(frame: pd.DataFrame, study: Study, metric: str) -> pd.DataFrame:
-    """IQM and interval over seeds by task kind, combination and task; scores clipped to their range, [0, 1]."""
-    table = summarise(per_task(frame, metric), ["task", "combination", "task_index"], level=study.level)
-    table[["low", "high"]] = table[["low", "high"]].clip(0, 1)
-    return table
+    """IQM and interval over seeds by task kind, combination and task; limits cut off where a score is bounded.
+
+    In a reinforcement-learning study with the frames (millions), the game and the visit of every iteration.
+    """
+    table = summarise(per_task(frame, metric), BY, level=study.level)
+    for task in study.tasks:
+        own = table["task"] == task.key
+        table.loc[own, ["low", "high"]] = task.clipped(table.loc[own])[["low", "high"]]
+    return placed(table, study) if study.rl else table
 
 
 def draw(plotted: pd.DataFrame, study: Study, label: str | None = None) -> Figure:
     """label: of the vertical axis; default the score label of each task kind."""
     tasks = [task for task in study.tasks if (plotted["task"] == task.key).any()]
-    figure, axes = panels.grid(len(tasks))
+    figure, axes = panels.many(len(tasks)) if study.rl else panels.grid(len(tasks))
     for ax, task in zip(axes, tasks, strict=True):
-        panels.bands(ax, plotted[plotted["task"] == task.key], study, "task_index")
-        panels.chance(ax, task.chance)
+        own = plotted[plotted["task"] == task.key]
+        panels.bands(ax, own, study, "frames" if task.frames else "task_index")
+        panels.chance(ax, task.chance, study.terms.guess)
+        if task.frames:
+            panels.switches(ax, task, int(own["task_index"].max()))
         ax.set_title(task.label)
-        ax.set_xlabel("task (0 is the first)")
+        ax.set_xlabel("frames (millions)" if task.frames else f"{study.terms.unit} (0 is the first)")
         ax.set_ylabel(label or task.score_label)
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.xaxis.set_major_locator(MaxNLocator(6) if task.frames else MaxNLocator(integer=True))
         ax.margins(x=0.02)
     panels.legend(figure, study, plotted["combination"])
     return figure

@@ -9,8 +9,10 @@ updates. Of a number recorded per layer only (never for the whole network) the f
 
 Two rules hold for everything that is drawn or decided later:
 * A run id may occur in several groups (a regrouped or resumed study). A finished one wins, then the furthest.
-* A run that diverged has the worst score, 0, for every task from there on: dropping it would reward instability.
-  Quantities without a worst value (losses, norms) stay missing.
+* A run that diverged has the worst score (`Task.worst`) for every task from there on: dropping it would reward
+  instability. Quantities without a worst value (losses, norms) stay missing.
+
+Nothing here takes the step for a clock: in reinforcement learning it stands still while the replay fills.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from plasticity.record import FINISHED, group_folders, read_json, read_runs
 _PREFERENCE = {"diverged": 4, "done": 4, "running": 3, "failed": 2, "planned": 1}
 _NOT_AN_AXIS = {"task", "task_spec", "mitigations", "seed", "seeds", "run_id", "label"}
 _SCORES = ("end_score", "online_score")
+_RETURN = "return"
 
 
 def resolve(name: str | Path, root: Path = Path("runs")) -> Path:
@@ -87,10 +90,9 @@ def _read_study(folder: Path) -> Study:
         row["mitigations"] = str(config.get("mitigations", NONE)) or NONE
     provenance = [(g.name, read_json(g / "provenance.json")) for g in groups if (g / "provenance.json").is_file()]
     try:
-        known = set(Task.__dataclass_fields__)
-        tasks = tuple(Task(**{k: v for k, v in t.items() if k in known}) for t in meta.get("tasks", ()))
+        tasks = tuple(_task(t) for t in meta.get("tasks", ()))
         factors = tuple((f["spec"], f.get("label", f["spec"])) for f in meta.get("factors", ()))
-    except (TypeError, KeyError, AttributeError) as error:
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise UserError(f"cannot use {folder / 'study.json'}: {error}") from None
     return Study(
         name=meta.get("name", folder.resolve().name),
@@ -106,7 +108,18 @@ def _read_study(folder: Path) -> Study:
         planned=int(meta.get("runs") or 0),
         runs=pd.DataFrame(rows),
         provenance=tuple(provenance),
+        kind=str(meta.get("kind") or ""),
     )
+
+
+def _task(meta: dict[str, Any]) -> Task:
+    """A task entry of study.json; keys that analysis does not know are left alone."""
+    known = {k: v for k, v in meta.items() if k in Task.__dataclass_fields__}
+    known["games"] = tuple(known.get("games") or ())
+    for key in ("random", "human", "chance"):
+        # A sequence of games has no one random score.
+        known[key] = float(known[key]) if isinstance(known.get(key), int | float) else None
+    return Task(**known)
 
 
 def _merge(studies: list[Study]) -> Study:
@@ -120,6 +133,9 @@ def _merge(studies: list[Study]) -> Study:
     first = studies[0]
     if len(studies) == 1:
         return first
+    if len({s.kind for s in studies}) > 1:
+        names = ", ".join(f"{s.name} ({s.kind or 'supervised'})" for s in studies)
+        raise UserError(f"the studies are of different kinds: {names}: analyse them one by one")
     references = {s.reference for s in studies if s.reference}
     if len(references) > 1:
         raise UserError(f"the studies have different references: {', '.join(sorted(references))}")
@@ -143,7 +159,10 @@ def _merge(studies: list[Study]) -> Study:
 
 def _deduplicate(runs: pd.DataFrame, metrics: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Each run id once: finished before unfinished, then the one that got furthest, then the first group."""
-    reached = metrics.groupby(["run_id", "group"])["step"].max().rename("reached").reset_index()
+    far = metrics.groupby(["run_id", "group"])[["task_index", "step"]].max()
+    # The task first: the first iterations of an agent that fills its replay all end at update 0.
+    far["reached"] = far["task_index"] * (1.0 + metrics["step"].max()) + far["step"]
+    reached = far["reached"].reset_index()
     runs = runs.merge(reached, on=["run_id", "group"], how="left")
     rank = runs["status"].map(_PREFERENCE).fillna(0)
     order = runs.assign(rank=-rank, reached=-runs["reached"].fillna(-1))
@@ -159,6 +178,9 @@ def _name_combinations(runs: pd.DataFrame) -> pd.DataFrame:
     texts = pd.DataFrame([[str(c.get(k, "-")) for k in keys] for c in runs["config"]], columns=keys)
     place = [runs["task"], runs["mitigations"], runs["seed"]]
     varying = [k for k in keys if (texts[k].groupby(place).nunique() > 1).any()]
+    if "agent" in varying:
+        # An agent brings its own network and optimiser: its name says it all, unless they vary beside it.
+        varying = [k for k in varying if k == "agent" or (texts.groupby("agent")[k].nunique() > 1).any()]
     beside = [", ".join(f"{k}={row[k]}" for k in varying) for _, row in texts.iterrows()]
     names = [m + (BESIDE + b if b else "") for m, b in zip(runs["mitigations"], beside, strict=True)]
     return runs.assign(combination=names)
@@ -179,20 +201,33 @@ def _complete_tasks(tasks: tuple[Task, ...], runs: pd.DataFrame, metrics: pd.Dat
 
 
 def _worst_score_after_divergence(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
-    """Scores that are not finite in finished runs become 0, and a diverged run gets the tasks it never reached."""
-    score = frame["name"].isin(_SCORES) & frame["status"].isin(FINISHED)
-    frame.loc[score & ~np.isfinite(frame["value"]), "value"] = 0.0
-    diverged = study.runs[study.runs["status"] == "diverged"]
-    here = frame[frame["name"].isin(_SCORES)].groupby(["run_id", "name"])["task_index"].agg(set).to_dict()
-    names = [n for n in _SCORES if (frame["name"] == n).any()] or ["end_score"]
+    """Scores that are not finite in finished runs become the worst, and so do the tasks a diverged run never reached.
+
+    Tasks are reached up to the last one with a finite score: an iteration before it in which no episode ended has none.
+    """
+    worst = {(t.key, name): t.worst for t in study.tasks for name in _SCORES}
+    worst |= {(t.key, _RETURN): t.worst_return for t in study.tasks if t.worst_return is not None}
+    names = sorted({name for _, name in worst})
+    score = frame["name"].isin(names) & frame["status"].isin(FINISHED)
+    lost = score & ~np.isfinite(frame["value"])
+    places = zip(frame.loc[lost, "task"], frame.loc[lost, "name"], strict=True)
+    frame.loc[lost, "value"] = [worst.get(place, np.nan) for place in places]
+    told = frame[score & ~lost].groupby(["run_id", "name"])["task_index"].max().to_dict()
+    here = frame[score].groupby(["run_id", "name"])["task_index"].agg(set).to_dict()
+    end = frame.groupby("run_id")["step"].max().to_dict()
+    recorded = set(frame["name"].unique())
     added = []
-    for run in diverged.to_dict("records"):
-        task = study.task(run["task"])
-        for name in names:
-            for index in sorted(set(range(task.num_tasks)) - here.get((run["run_id"], name), set())):
-                step = (index + 1) * task.steps if task.steps else index
-                place = {k: run[k] for k in ("run_id", "task", "combination", "mitigations", "seed", "status")}
+    for run in study.runs[study.runs["status"] == "diverged"].to_dict("records"):
+        task, who = study.task(run["task"]), run["run_id"]
+        place = {k: run[k] for k in ("run_id", "task", "combination", "mitigations", "seed", "status")}
+        for name in [n for n in names if n in recorded] or ["end_score"]:
+            if (task.key, name) not in worst:
+                continue
+            missing = set(range(told.get((who, name), -1) + 1, task.num_tasks)) - here.get((who, name), set())
+            for index in sorted(missing):
+                step = (index + 1) * task.steps if task.steps else end.get(who, 0)
+                value = worst[task.key, name]
                 added.append(
-                    {**place, "step": step, "task_index": index, "name": name, "layer": "", "value": 0.0, "unit": ""}
+                    {**place, "step": step, "task_index": index, "name": name, "layer": "", "value": value, "unit": ""}
                 )
     return pd.concat([frame, pd.DataFrame(added)], ignore_index=True) if added else frame

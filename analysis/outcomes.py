@@ -1,6 +1,7 @@
 """One number per run from its records: a metric averaged over a window of its tasks, by seed.
 
-A window is complete or the run does not count: a run that is still on its way has no late score yet. A metric
+A window is complete or the run does not count: a run that is still on its way has no late score yet. Where scores have
+gaps (an iteration of a game in which no episode ended), a window is complete once the run has come past it. A metric
 that is recorded several times per task (a diagnostic) is taken at its last record of the task, because records
 lie denser just after a switch and a mean over them would mostly describe the switch.
 """
@@ -12,6 +13,7 @@ import pandas as pd
 
 from analysis.study import Study
 from plasticity.claims import Outcome
+from plasticity.record import FINISHED
 
 END = "end_score"
 
@@ -25,21 +27,28 @@ def per_task(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     return rows[columns].reset_index(drop=True)
 
 
-def window(rows: pd.DataFrame, num_tasks: int, first: int | None = None, last: int | None = None) -> pd.DataFrame:
+def window(
+    rows: pd.DataFrame, num_tasks: int, first: int | None = None, last: int | None = None, *, gaps: bool = False
+) -> pd.DataFrame:
     """Mean of `value` over the first or last so many tasks, one row a run; runs without the whole window are left out.
 
-    rows: as from `per_task`, of one task kind. Only finite values count as there.
+    rows: as from `per_task`, of one task kind. Only finite values count as there. gaps: tasks without a value are no
+    fault of a run that finished or came past the window.
     """
     low, high = 0, num_tasks
     if first is not None:
         high = min(first, num_tasks)
     if last is not None:
         low = max(num_tasks - last, 0)
-    inside = rows[rows["task_index"].between(low, high - 1) & np.isfinite(rows["value"].to_numpy(float))]
+    rows = rows[np.isfinite(rows["value"].to_numpy(float))]
     by = ["run_id", "combination", "mitigations", "seed", "status"]
+    inside = rows[rows["task_index"].between(low, high - 1)]
     means = inside.groupby(by, observed=True)["value"].agg(["mean", "size"]).reset_index()
-    means = means[means["size"] >= max(high - low, 1)]
-    return means.drop(columns="size").rename(columns={"mean": "value"})
+    whole = means["size"] >= max(high - low, 1)
+    if gaps:
+        past = rows.loc[rows["task_index"] >= high - 1, "run_id"]
+        whole |= means["status"].isin(FINISHED) | means["run_id"].isin(past)
+    return means[whole].drop(columns="size").rename(columns={"mean": "value"}).reset_index(drop=True)
 
 
 def late(frame: pd.DataFrame, study: Study, metric: str = END) -> pd.DataFrame:
@@ -47,7 +56,7 @@ def late(frame: pd.DataFrame, study: Study, metric: str = END) -> pd.DataFrame:
     rows = per_task(frame, metric)
     found = []
     for task in study.tasks:
-        own = window(rows[rows["task"] == task.key], task.num_tasks, last=task.late)
+        own = window(rows[rows["task"] == task.key], task.num_tasks, last=task.late, gaps=study.rl)
         found.append(own.assign(task=task.key))
     return pd.concat(found, ignore_index=True) if found else rows.iloc[:0]
 
@@ -64,7 +73,7 @@ def by_seed(frame: pd.DataFrame, study: Study, outcome: Outcome) -> pd.Series:
     if len(found) > 1:
         raise LookupError(f"several configurations fit: {', '.join(sorted(found))}")
     num_tasks = study.task(outcome.task).num_tasks
-    values = window(per_task(rows, outcome.metric), num_tasks, outcome.first, outcome.last)
+    values = window(per_task(rows, outcome.metric), num_tasks, outcome.first, outcome.last, gaps=study.rl)
     return values.set_index("seed")["value"].sort_index()
 
 

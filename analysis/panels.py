@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,10 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.study import Study
+from analysis.published import AGENTS
+from analysis.study import Study, Task
 from analysis.style import GREY, looks
 
 MOST_COLUMNS = 3
+_PUBLISHED: dict[str, Any] = {"dqn": "-", "rainbow": (0, (4, 1.5))}
 
 
 def grid(
@@ -25,6 +28,11 @@ def grid(
     down = math.ceil(count / across)
     figure = Figure(figsize=(across * width, down * height + 0.9), layout="constrained")
     return figure, [figure.add_subplot(down, across, i + 1) for i in range(count)]
+
+
+def many(count: int) -> tuple[Figure, list[Axes]]:
+    """A grid for any number of games: beyond nine, smaller panels and five in a row, so that it fits on a page."""
+    return grid(count, width=2.4, height=1.9, columns=5) if count > 9 else grid(count)
 
 
 def matrix(rows: int, columns: int, *, width: float = 2.6, height: float = 1.55) -> tuple[Figure, np.ndarray]:
@@ -59,19 +67,59 @@ def _sparse(count: int, offset: int) -> list[int]:
     return list(range(offset % step, count, step))
 
 
-def chance(axes: Axes, level: float | None) -> None:
+def chance(axes: Axes, level: float | None, name: str = "chance") -> None:
     """The score of guessing, as a thin dotted line with its name."""
-    if level is None:
-        return
-    axes.axhline(level, color=GREY, linewidth=0.9, linestyle=(0, (1, 2)), zorder=1)
+    if level is not None:
+        level_line(axes, level, name, dash=(0, (1, 2)))
+
+
+def level_line(axes: Axes, level: float, name: str, *, dash: Any = (0, (5, 3)), below: bool = False) -> None:
+    """A thin grey line across the panel with its name at the right, above or below the line."""
+    axes.axhline(level, color=GREY, linewidth=0.9, linestyle=dash, zorder=1)
     axes.annotate(
-        "chance", (1, level), xycoords=("axes fraction", "data"), xytext=(0, 2), textcoords="offset points",
-        ha="right", va="bottom", fontsize=7, color=GREY,
+        name, (1, level), xycoords=("axes fraction", "data"), xytext=(0, -2 if below else 2),
+        textcoords="offset points", ha="right", va="top" if below else "bottom", fontsize=7, color=GREY,
     )  # fmt: skip
 
 
-def legend(figure: Figure, study: Study, shown: Iterable[str], *, lines: bool = True, markers: bool = True) -> None:
-    """One legend below the panels, in the canonical order of the combinations that are shown."""
+def switches(axes: Axes, task: Task, last: int) -> None:
+    """Thin upright lines where one game gives way to the next, up to iteration `last`. The axis is in frames."""
+    if len(task.games) < 2 or not task.switch_every:
+        return
+    per = task.frames / 1e6 if task.frames else 1.0
+    starts = range(0, last + 1, task.switch_every)
+    for start in starts:
+        if start:
+            axes.axvline(start * per, color="#cfcfcf", linewidth=0.8, zorder=0)
+        if len(starts) <= 6:
+            axes.annotate(
+                task.game_at(start).replace("_", " "), (start * per, 1), xycoords=("data", "axes fraction"),
+                xytext=(3, -2), textcoords="offset points", va="top", fontsize=6.5, color=GREY,
+            )  # fmt: skip
+
+
+def published(axes: Axes, plotted: pd.DataFrame) -> None:
+    """Published curves, the rows whose `source` is an agent and not "ours": grey, behind everything."""
+    for agent, curve in plotted[plotted["source"] != "ours"].groupby("source"):
+        axes.fill_between(curve["frames"], curve["low"], curve["high"], color=GREY, alpha=0.22, linewidth=0, zorder=0)
+        dash = _PUBLISHED.get(str(agent), "-")
+        axes.plot(curve["frames"], curve["value"], color=GREY, linestyle=dash, linewidth=1.4, zorder=1)
+
+
+def published_entries(plotted: pd.DataFrame) -> list[Line2D]:
+    """Entries of the legend for `published`."""
+    agents = sorted(set(plotted["source"]) - {"ours"})
+    looks: dict[str, Any] = {a: _PUBLISHED.get(a, "-") for a in agents}
+    return [
+        Line2D([], [], color=GREY, linestyle=looks[a], linewidth=1.4, label=f"Dopamine: {AGENTS[a]}") for a in agents
+    ]
+
+
+def legend(
+    figure: Figure, study: Study, shown: Iterable[str], *, lines: bool = True, markers: bool = True,
+    more: Iterable[Line2D] = (),
+) -> None:  # fmt: skip
+    """One legend below the panels: the combinations that are shown in canonical order, then `more` entries."""
     style, shown = looks(study), set(map(str, shown))
     handles = []
     for c in study.combinations:
@@ -89,6 +137,7 @@ def legend(figure: Figure, study: Study, shown: Iterable[str], *, lines: bool = 
                     label=study.label(c),
                 )
             )
+    handles += more
     # Inches of an entry: its line, the gap behind it, and its letters.
     widths = [0.68 + 0.068 * len(str(h.get_label())) for h in handles]
     room = figure.get_figwidth() - 0.2

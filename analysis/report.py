@@ -6,15 +6,16 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from analysis import page
-from analysis.figures import discover
+from analysis import figures, games_sections, page
 from analysis.load import load
+from analysis.published import read_published
 from analysis.save import caption, digest, render
 from analysis.stats import LEVEL, describe_method
 from analysis.study import NONE, Study
@@ -22,7 +23,7 @@ from analysis.style import styled
 from analysis.summary import Summary, summarise_study
 from analysis.tables import best_by_task
 from analysis.verdicts import Decided
-from analysis.words import number, places, span
+from analysis.words import capital, number, places, plural, span
 from plasticity.record import FINISHED, atomic
 
 _UNBROKEN = re.compile(r"(?<=\d,) (?=[−+\d])|(?<=\d) (?=%)")
@@ -30,6 +31,8 @@ _JOINED = {"AllOf": "holds if all of these hold", "AnyOf": "holds if any of thes
 _SECTIONS = (
     ("claims", "Claims"),
     ("figures", "Figures"),
+    ("pooled", "All games together"),
+    ("published", "Beside published curves"),
     ("combinations", "All combinations"),
     ("runs", "Runs"),
     ("provenance", "Provenance"),
@@ -37,12 +40,17 @@ _SECTIONS = (
 )
 
 
-def write_report(study_dir: str | Path, out: str | Path | None = None, level: float = LEVEL) -> Path:
+def write_report(
+    study_dir: str | Path, out: str | Path | None = None, level: float = LEVEL, dopamine: Path | None = None
+) -> Path:
     """Write the report of a study folder (or of a name under runs/); default place: report.html inside it.
 
-    Returns the path written. Raises `UserError` if the folder cannot be read or the file not be written.
+    dopamine: file of published curves to compare games with. Returns the path written. Raises `UserError` if the
+    folder cannot be read or the file not be written.
     """
     study, frame = load(study_dir, level)
+    if dopamine is not None:
+        study = replace(study, published=read_published(dopamine))
     path = Path(out) if out is not None else study.paths[0] / "report.html"
     html = build(study, frame)
     with atomic(path) as aside:
@@ -56,6 +64,8 @@ def build(study: Study, frame: pd.DataFrame) -> str:
     parts = {
         "claims": _claims(summary),
         "figures": _figures(study, frame),
+        "pooled": games_sections.pooled_games(frame, study),
+        "published": games_sections.published(frame, study),
         "combinations": _combinations(summary, study),
         "runs": _runs(study),
         "provenance": _provenance(study),
@@ -69,15 +79,16 @@ def build(study: Study, frame: pd.DataFrame) -> str:
 
 def _verdict(summary: Summary, study: Study, links: str) -> str:
     scale = f"{escape(study.scale)} scale · " if study.scale else ""
-    combinations, tasks = len(study.combinations), len(study.tasks)
+    combinations = plural(len(study.combinations), "combination")
+    kinds = f"{len(study.tasks)} {study.terms.kind if len(study.tasks) == 1 else study.terms.kinds}"
     facts = "".join(
         f'<div><dt>{escape(a)}</dt><dd class="value">{escape(b)}</dd><dd class="detail">{escape(c)}</dd></div>'
         for a, b, c in summary.facts
     )
     described = f'<p class="small">{escape(study.description)}</p>' if study.description else ""
     return (
-        f'<header><p class="kicker">{escape(study.name)} · {scale}{combinations} combinations · {tasks} task kinds · '
-        f"{study.runs['seed'].nunique()} seeds</p><h1>{escape(study.title)}</h1>{described}</header>"
+        f'<header><p class="kicker">{escape(study.name)} · {scale}{combinations} · {kinds} · '
+        f"{plural(study.runs['seed'].nunique(), 'seed')}</p><h1>{escape(study.title)}</h1>{described}</header>"
         f'<section id="verdict" aria-label="Verdict"><p class="headline">{_prose(summary.headline)}</p>'
         f'<dl class="facts">{facts}</dl><div class="text">'
         + "".join(f"<p>{_prose(sentence)}</p>" for sentence in summary.paragraphs)
@@ -141,18 +152,21 @@ def _numbers(part: Decided) -> list[str]:
 
 
 def _figures(study: Study, frame: pd.DataFrame) -> str:
-    found, nothing = [f'<p class="small">{escape(describe_method(study.level))}</p>'], []
-    for module in discover():
+    found, nothing = [f'<p class="small">{escape(describe_method(study.level, study.terms.worst_at_length))}</p>'], []
+    for module in figures.discover():
+        if not figures.applies(module, study):
+            continue
         plotted = module.select(frame, study)
         if plotted.empty:
-            nothing.append(module.TITLE)
+            nothing.append(figures.title(module, study))
             continue
         with styled():
             drawn = module.draw(plotted, study)
             svg = render(drawn, "svg")
-        alt = f"{module.TITLE}. {module.CAPTION} The plotted numbers are written by: python -m analysis figures."
+        title, seen = figures.title(module, study), figures.caption(module, study)
+        alt = f"{title}. {seen} The plotted numbers are written by: python -m analysis figures."
         text, inches = caption(module, plotted, study, whole=False), drawn.get_figwidth()
-        found.append(page.figure(svg, name=module.NAME, title=module.TITLE, alt=alt, caption=text, inches=inches))
+        found.append(page.figure(svg, name=module.NAME, title=title, alt=alt, caption=text, inches=inches))
     if nothing:
         found.append(f'<p class="small">Nothing recorded to draw: {escape(", ".join(nothing))}.</p>')
     return "".join(found)
@@ -160,36 +174,48 @@ def _figures(study: Study, frame: pd.DataFrame) -> str:
 
 def _combinations(summary: Summary, study: Study) -> str:
     table, best = summary.table, best_by_task(summary.table, study)
+    if table.empty:
+        return "<p>There are no late scores yet: no run has finished.</p>"
     tasks = [task for task in study.tasks if (table["task"] == task.key).any()]
     cells = {(r.task, r.combination): r for r in table.itertuples()}
     over_all = {s.combination: s for s in summary.ranking.standings}
     rows, bold = [], {}
     usual = int(table["n"].max()) if len(table) else 0
+    first = 3 if study.comparable else 1
     ranked = list(over_all)
     rest = [c for c in study.combinations if c not in over_all]
     for i, c in enumerate([*ranked, *rest]):
         row = [escape(study.label(c))]
         standing = over_all.get(c)
         score = standing.score if standing else summary.ranking.references.get(c)
-        row.append(_cell(score.value, score.low, score.high, score.n if score.n < usual else None) if score else "–")
         gain = standing.gain if standing else None
-        row.append(_cell(gain.value, gain.low, gain.high, None, signed=True) if gain else "–")
+        if study.comparable:
+            n = score.n if score and score.n < usual else None
+            row.append(_cell(score.value, score.low, score.high, n) if score else "–")
+            row.append(_cell(gain.value, gain.low, gain.high, None, signed=True) if gain else "–")
         for j, task in enumerate(tasks):
             r: Any = cells.get((task.key, c))
             row.append(_cell(r.value, r.low, r.high, r.n if r.n < usual else None) if r is not None else "–")
             if best.get(task.key) == c:
-                bold[i, j + 3] = "best"
+                bold[i, j + first] = "best"
         rows.append(row)
-    head = ["Combination", "All task kinds", f"Gain over {study.label(NONE)}", *(escape(task.label) for task in tasks)]
-    text = f"Late score with interval from {usual} seeds (n where there are fewer); best of each task kind in bold"
-    if any(s.gain for s in summary.ranking.standings):
+    terms = study.terms
+    over = [f"All {terms.kinds}", f"Gain over {study.label(NONE)}"] if study.comparable else []
+    head = ["Combination", *over, *(escape(t.label) for t in tasks)]
+    text = (
+        f"Late score with interval from {plural(usual, 'seed')} (n where there are fewer); "
+        f"best of each {terms.kind} in bold"
+    )
+    if not study.comparable:
+        text += ". Raw returns of different games have no common scale, so none are averaged over games"
+    elif any(s.gain for s in summary.ranking.standings):
         text += ". Gains are paired by seed and their intervals widened for the number of comparisons"
     return page.table(head, rows, caption=text, numeric=range(1, len(head)), cell_classes=bold)
 
 
 def _cell(value: float, low: float, high: float, n: int | None, signed: bool = False) -> str:
     seeds = f" · n {n}" if n is not None else ""
-    shown = number(value, places(low, high), signed=signed)
+    shown = number(value, places(low, high, value), signed=signed)
     return f'{shown}<div class="small">{span(low, high, signed=signed)}{seeds}</div>'
 
 
@@ -206,11 +232,11 @@ def _runs(study: Study) -> str:
         return text
     rows = []
     for r in odd.to_dict("records"):
-        effect = "score 0 from there on" if r["status"] in FINISHED else "left out"
+        effect = f"{study.terms.worst} from there on" if r["status"] in FINISHED else "left out"
         why = escape((r["error"].strip().splitlines() or [""])[-1][:300]) if isinstance(r["error"], str) else ""
         where = [escape(study.task(r["task"]).label), escape(study.label(r["combination"])), str(r["seed"])]
         rows.append([f"<code>{escape(r['run_id'])}</code>", *where, escape(r["status"]), effect, why])
-    head = ["Run", "Task kind", "Combination", "Seed", "Status", "In the numbers", "Error"]
+    head = ["Run", capital(study.terms.kind), "Combination", "Seed", "Status", "In the numbers", "Error"]
     shown = page.table(head, rows[:200], caption="Runs that did not simply finish", numeric=(3,))
     more = f'<p class="small">and {len(rows) - 200} more.</p>' if len(rows) > 200 else ""
     return text + shown + more
@@ -257,7 +283,7 @@ def _reproduce(study: Study) -> str:
     lines = [shlex.join(command) for command in study.commands]
     lines.append(shlex.join(["python", "-m", "analysis", "report", *dict.fromkeys(p.name for p in study.paths)]))
     specs = "".join(f"<li>{escape(t.label)}: <code>{escape(t.spec)}</code></li>" for t in study.tasks if t.spec)
-    tasks = f"<p>Task kinds, as spec text:</p><ul>{specs}</ul>" if specs else ""
+    tasks = f"<p>{capital(study.terms.kinds)}, as spec text:</p><ul>{specs}</ul>" if specs else ""
     return f"<p>From a clone of the suite:</p><pre>{escape(chr(10).join(lines))}</pre>{tasks}"
 
 

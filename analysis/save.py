@@ -14,8 +14,8 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.figures import FigureModule, discover
-from analysis.stats import describe_method
+from analysis import figures
+from analysis.figures import FigureModule
 from analysis.study import Study
 from analysis.style import styled
 from plasticity.record import atomic
@@ -47,13 +47,16 @@ def digest(study: Study) -> str:
 
 def caption(module: FigureModule, plotted: pd.DataFrame, study: Study, *, whole: bool = True) -> str:
     """Caption text: what is seen, number of seeds and, if it must stand alone, interval method and which runs."""
-    text = [module.CAPTION]
-    if "n" in plotted and len(plotted):
+    text = [figures.caption(module, study)]
+    if note := plotted.attrs.get("note"):
+        text.append(note)
+    if "n" in plotted and plotted["n"].notna().any():
         low, high = int(plotted["n"].min()), int(plotted["n"].max())
-        text.append(f"n = {low if low == high else f'{low} to {high}'} seeds.")
+        text.append(f"n = {f'{low} to {high}' if low != high else low} seed{'s' * (high != 1)}.")
+    own = getattr(module, "METHOD", None)
     if not whole:
-        return " ".join(text)
-    text.append(describe_method(study.level))
+        return " ".join([*text, own(study.level)] if own else text)
+    text.append(figures.method(module, study))
     runs = study.runs["run_id"].nunique()
     text.append(f"Study {study.name}, {runs} runs, digest {digest(study)}.")
     return " ".join(text)
@@ -62,8 +65,8 @@ def caption(module: FigureModule, plotted: pd.DataFrame, study: Study, *, whole:
 def save_figures(frame: pd.DataFrame, study: Study, out: Path, only: tuple[str, ...] = ()) -> dict[str, list[Path]]:
     """Write the figures into a folder; returns the files by figure, an empty list where there was nothing to draw."""
     written: dict[str, list[Path]] = {}
-    for module in discover():
-        if only and module.NAME not in only:
+    for module in figures.discover():
+        if module.NAME not in only if only else not figures.applies(module, study):
             continue
         plotted = module.select(frame, study)
         written[module.NAME] = []
@@ -73,7 +76,7 @@ def save_figures(frame: pd.DataFrame, study: Study, out: Path, only: tuple[str, 
             figure = module.draw(plotted, study)
             contents = {kind: render(figure, kind) for kind in ("pdf", "png")}
         contents["csv"] = plotted.to_csv(index=False, float_format="%.8g", lineterminator="\n").encode()
-        contents["txt"] = (f"{module.TITLE}. {caption(module, plotted, study)}\n").encode()
+        contents["txt"] = (f"{figures.title(module, study)}. {caption(module, plotted, study)}\n").encode()
         for kind, data in contents.items():
             path = out / f"{module.NAME}.{kind}"
             with atomic(path) as aside:

@@ -57,12 +57,13 @@ def iqm(x: np.ndarray, axis: int = -1) -> np.ndarray:
     return np.where(np.isnan(x[..., -1]), np.nan, inner)
 
 
-def describe_method(level: float = LEVEL) -> str:
-    """The interval in words, for captions."""
+def describe_method(level: float = LEVEL, worst: str = "scores 0") -> str:
+    """The interval in words, for captions. worst: what a diverged run does (`Terms.worst_at_length`)."""
     return (
         f"Lines and points are interquartile means over seeds; intervals are {level:.0%} bootstrap intervals over "
         "seeds with small-sample expansion (Hesterberg 2015), as t intervals with bootstrap standard error where "
-        "there are too few seeds for a percentile to reach the level. A run that diverged scores 0 from there on."
+        "there are too few seeds for a percentile to reach the level. A run that diverged "
+        f"{worst} from there on."
     )
 
 

@@ -19,14 +19,15 @@ def late_table(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
     """
     values = late(frame, study)
     table = summarise(values, ["task", "combination"], level=study.level)
-    table[["low", "high"]] = table[["low", "high"]].clip(0, 1)
+    for task in study.tasks:
+        own = table["task"] == task.key
+        table.loc[own, ["low", "high"]] = task.clipped(table.loc[own])[["low", "high"]]
     for name, base in (("gap", study.reference), ("gain", NONE)):
         found = []
         for c in study.combinations:
             if base is not None and c != study.sibling(c, base):
                 found.append(paired(values, c, study.sibling(c, base)).assign(combination=c))
-        blank = pd.DataFrame({"task": [], "combination": [], "value": []})
-        differences = pd.concat(found) if found else blank
+        differences = pd.concat(found) if found else values.iloc[:0]
         own = summarise(differences, ["task", "combination"], level=study.level)
         own = own.rename(columns={"value": name, "low": f"{name}_low", "high": f"{name}_high"})
         table = table.merge(own.drop(columns="n"), on=["task", "combination"], how="left")
@@ -38,6 +39,6 @@ def late_table(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
 
 def best_by_task(table: pd.DataFrame, study: Study) -> dict[str, str]:
     """The combination with the highest late score on each task kind, the reference left out."""
-    rivals = table[[not study.is_reference(c) for c in table["combination"]]]
+    rivals = table[np.array([not study.is_reference(c) for c in table["combination"]], bool)]
     top = rivals.loc[rivals.groupby("task", observed=True)["value"].idxmax()] if len(rivals) else rivals
     return {str(t): str(c) for t, c in zip(top["task"], top["combination"], strict=True)}

@@ -8,8 +8,8 @@ A contrast gives one number per seed (so it is paired by seed), and its interval
 
 `AllOf` and `AnyOf` are Kleene's and / or: the least and the greatest of not reproduced < undecided < reproduced.
 Under an `AnyOf` of k parts the level of every part is raised to 1 - alpha/k (Bonferroni), for there one may
-choose. Runs that diverged count with score 0; seeds with runs that are missing, unfinished or failed are left out
-and counted.
+choose. Runs that diverged count with the worst score; seeds with runs that are missing, unfinished or failed are
+left out and counted.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def _contrast(test: Contrast, frame: pd.DataFrame, study: Study, level: float) -
     if lost and len(values) >= FEWEST_SEEDS:
         notes.append(f"{lost} seed{'s' * (lost > 1)} left out (runs missing, unfinished or failed)")
     if diverged:
-        notes.append(f"{diverged} diverged run{'s' * (diverged > 1)} counted as score 0")
+        notes.append(f"{diverged} diverged run{'s' * (diverged > 1)} counted as {study.terms.worst}")
     return Decided(
         kind="Contrast",
         name=test.name,

@@ -7,14 +7,15 @@ import math
 from analysis.stats import Estimate
 
 
-def places(low: float, high: float) -> int:
-    """Decimals that show an interval's width, at least 2 below a width of 10, at most 4.
+def places(low: float, high: float, value: float = 0.0) -> int:
+    """Decimals that show an interval's width, at least 2 below a width of 10, at most 4; fewer for large values.
 
-    More where a limit would else be rounded to 0: whether an interval excludes 0 must be seen.
+    Without an interval the size of the value decides: 2 up to 100, 1 up to 1,000, none above. More where a limit
+    would else be rounded to 0: whether an interval excludes 0 must be seen.
     """
     width = abs(high - low)
     if not math.isfinite(width) or width == 0:
-        return 2
+        return 2 if not abs(value) >= 100 else 1 if abs(value) < 1000 else 0
     digits = max(math.ceil(-math.log10(width)), 2 if width < 10 else 0)
     while digits < 4 and any(limit != 0 and round(limit, digits) == 0 for limit in (low, high)):
         digits += 1
@@ -40,7 +41,7 @@ def span(low: float, high: float, decimals: int | None = None, *, signed: bool =
 
 def estimate(e: Estimate, *, signed: bool = False) -> str:
     """Estimate and interval with common decimals: `+0.31 [+0.25, +0.36]`."""
-    return f"{number(e.value, places(e.low, e.high), signed=signed)} {span(e.low, e.high, signed=signed)}"
+    return f"{number(e.value, places(e.low, e.high, e.value), signed=signed)} {span(e.low, e.high, signed=signed)}"
 
 
 def plural(count: int, word: str) -> str:

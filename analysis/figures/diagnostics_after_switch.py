@@ -16,15 +16,20 @@ CAPTION = (
     f"{SWITCHES} switches of each run; a row is a diagnostic, a column a task kind. The horizontal axis is "
     "logarithmic, and linear below 1 where there is a record before the first update."
 )
+RL_TITLE = "What a switch of game does"
+RL_CAPTION = CAPTION.replace("a column a task kind", "a column a sequence of games")
 ORDER = 50
 
 
 def select(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
+    frame, note = diagnostics.first_games(frame, study)
     rows = diagnostics.since_switch(frame, study, SWITCHES)
     table = diagnostics.bounded(summarise(rows, ["name", "task", "combination", "since"], level=study.level))
     # One record a task says nothing about the time after a switch.
     dense = table.groupby(["name", "task"], observed=True)["since"].transform("nunique") >= 3
-    return table[dense].reset_index(drop=True)
+    table = table[dense].reset_index(drop=True)
+    table.attrs["note"] = note
+    return table
 
 
 def draw(plotted: pd.DataFrame, study: Study) -> Figure:

@@ -17,10 +17,13 @@ CAPTION = (
     "with Spearman's rank correlation in the title of each panel. Runs of one combination are alike, so the "
     "correlation is mostly one between combinations: it shows association, not cause, and carries no p-value."
 )
+RL_TITLE = "Which diagnostics go along with the score"
+RL_CAPTION = CAPTION.replace("late tasks", "late iterations")
 ORDER = 60
 
 
 def select(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
+    frame, note = diagnostics.first_games(frame, study)
     score = late(frame, study).rename(columns={"value": "late_score"})
     rows = diagnostics.at_end_of_task(frame)
     count = rows["task"].astype(str).map({t.key: t.num_tasks - t.late for t in study.tasks})
@@ -34,7 +37,9 @@ def select(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
         # The rank correlation of a constant is not defined.
         if len(own) >= 3 and own["value"].nunique() > 1 and own["late_score"].nunique() > 1:
             table.loc[own.index, "rho"] = spearmanr(own["value"], own["late_score"]).statistic
-    return table.sort_values(["name", "task", "combination", "seed"]).reset_index(drop=True)
+    table = table.sort_values(["name", "task", "combination", "seed"]).reset_index(drop=True)
+    table.attrs["note"] = note
+    return table
 
 
 def draw(plotted: pd.DataFrame, study: Study) -> Figure:

@@ -15,12 +15,19 @@ CAPTION = (
     " column a task kind. Measured at the end of a task, so that spikes just after a switch do not alias into a "
     "trend."
 )
+RL_CAPTION = (
+    "Diagnostics of the whole network against optimiser updates, as they were measured during training (means of "
+    "stretches where there are more records than a line can show); a row is a diagnostic, a column a game."
+)
 ORDER = 40
 
 
 def select(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
-    rows = diagnostics.at_end_of_task(frame)
-    return diagnostics.bounded(summarise(rows, ["name", "task", "combination", "step"], level=study.level))
+    frame, note = diagnostics.first_games(frame, study)
+    rows = diagnostics.over_run(frame) if study.rl else diagnostics.at_end_of_task(frame)
+    table = diagnostics.bounded(summarise(rows, ["name", "task", "combination", "step"], level=study.level))
+    table.attrs["note"] = note
+    return table
 
 
 def draw(plotted: pd.DataFrame, study: Study) -> Figure:

@@ -13,6 +13,7 @@ CAPTION = (
     "than the end-of-task score where a network still learns, but more slowly."
 )
 ORDER = 20
+KIND = "supervised"
 
 
 def select(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
