@@ -1,8 +1,8 @@
 """The environment contract: raw signals of many environments at once, and nothing that belongs to the agent.
 
 An adapter takes actions and gives rows. It does not clip rewards, stack frames or treat a lost life as an end: those
-are the agent's (`rl.protocols`), computed on the device, because the libraries' own options disagree with each other and
-with the literature.
+are the agent's (`rl.protocols`), computed on the device, because the libraries' own options disagree with each other
+and with the literature.
 
 Every adapter has *next-step* autoreset. After a row with `over` or `truncated`, whose frame is the last of its
 episode, the next row is the reset row: `first` is true, its frame begins an episode, its reward is 0, and the action
