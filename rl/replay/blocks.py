@@ -34,7 +34,10 @@ def zeros(blocks: int, block: int) -> Blocks:
 
 
 def put_runs(
-    blocks: Blocks, first: Int[Array, ""], second: Int[Array, ""], values: tuple[Float[Array, " run"], Float[Array, " run"]]
+    blocks: Blocks,
+    first: Int[Array, ""],
+    second: Int[Array, ""],
+    values: tuple[Float[Array, " run"], Float[Array, " run"]],
 ) -> Blocks:
     """Write two runs of consecutive leaves, each inside one block, at flat indices `first` and then `second`."""
     size = blocks.leaf.shape[1]

@@ -77,13 +77,13 @@ class Layout:
     @property
     def block_slots(self) -> int:
         """Slots in a block of priorities."""
-        return -(-(self.block or round(math.sqrt(self.capacity / 32))) // self.envs)
+        return -(-(self.block or 256) // self.envs)
 
 
 class Stored(NamedTuple):
     """What is known of a row when it arrives, `[envs, ...]`. `first`: the frame begins an episode (so it is fresh)."""
 
-    frame: Shaped[Array, envs *frame_shape]
+    frame: Shaped[Array, envs * frame_shape]
     reward: Float[Array, " envs"]
     term: Bool[Array, " envs"]
     stop: Bool[Array, " envs"]

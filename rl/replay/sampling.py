@@ -94,7 +94,9 @@ def draw(
     return _transitions(layout, ring, slot, env)._replace(probability=probability)
 
 
-def update_priorities(layout: Layout, ring: Ring, drawn: Draw, priority: Float[Array, " batch"], how: Prioritized) -> Ring:
+def update_priorities(
+    layout: Layout, ring: Ring, drawn: Draw, priority: Float[Array, " batch"], how: Prioritized
+) -> Ring:
     """Write priorities (≥ 0, before the exponent) of transitions drawn less than `slots` rows ago.
 
     A start that may no longer be drawn stays so. Of a start drawn twice, the larger priority counts. p^α is kept between

@@ -27,7 +27,11 @@ def put(
 def _put_lanes(size: int, batched: Any, array: Array, value: Array, start: tuple[Array, ...]) -> tuple[Array, bool]:
     array_batched, value_batched, start_batched = batched
     if any(start_batched):  # Lanes that write at different places: no slice can say that.
-        axes = (0 if array_batched else None, 0 if value_batched else None, tuple(0 if b else None for b in start_batched))
+        axes = (
+            0 if array_batched else None,
+            0 if value_batched else None,
+            tuple(0 if b else None for b in start_batched),
+        )
         return jax.vmap(jax.lax.dynamic_update_slice, axes, axis_size=size)(array, value, start), True
     if not array_batched:
         array = jnp.broadcast_to(array, (size, *array.shape))
