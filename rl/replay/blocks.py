@@ -39,14 +39,20 @@ def put_runs(
     second: Int[Array, ""],
     values: tuple[Float[Array, " run"], Float[Array, " run"]],
 ) -> Blocks:
-    """Write two runs of consecutive leaves, each inside one block, at flat indices `first` and then `second`."""
-    size = blocks.leaf.shape[1]
-    row, other = first // size, second // size
-    leaf = put(blocks.leaf, values[0][None], (row, first % size))
-    total = leaf[row].sum()
-    leaf = put(leaf, once(total, values[1])[None], (other, second % size))
-    sums = put(put(blocks.sums, total[None], (row,)), leaf[other].sum(keepdims=True), (other,))
-    return blocks._replace(leaf=leaf, sums=sums)
+    """Write two runs of consecutive leaves, each inside one block and apart, at flat indices `first` and `second`."""
+    size, run = blocks.leaf.shape[1], values[0].shape[0]
+    starts = jnp.stack([first, second])
+    rows, columns = starts // size, starts % size
+    # What stays of the touched blocks is summed before anything is written: to read a block after writing to it looks
+    # simpler, but XLA fuses the two, still needs the old leaves for that, and copies all of them.
+    place = rows[:, None] * size + jnp.arange(size)
+    away = ((place[..., None] < starts) | (place[..., None] >= starts + run)).all(axis=-1)
+    kept = jnp.where(away, blocks.leaf[rows], 0.0).sum(axis=1)
+    new = jnp.stack([values[0].sum(), values[1].sum()])
+    sums = kept + jnp.where(rows[0] == rows[1], new.sum(), new)
+    leaf = put(blocks.leaf, once(kept.min(), values[0])[None], (rows[0], columns[0]))
+    leaf = put(leaf, values[1][None], (rows[1], columns[1]))
+    return blocks._replace(leaf=leaf, sums=put(put(blocks.sums, sums[:1], (rows[0],)), sums[1:], (rows[1],)))
 
 
 def put_many(blocks: Blocks, index: Int[Array, " batch"], values: Float[Array, " batch"]) -> Blocks:
