@@ -1,8 +1,8 @@
 """Exact sampling in proportion to weights: leaves in blocks, and the sum of every block.
 
-Leaves w are kept as a matrix `[blocks, block]` next to their row sums s. To draw, pick block b with probability
-s_b / Σs, then a leaf inside it with w_bi / s_b. To write, scatter the leaves and *sum the touched blocks again*. Nothing
-is ever added to an old sum, so sums cannot drift, which in float32 they do in sum trees that propagate differences: those
+Leaves w are kept as a matrix `[blocks, block]` next to their row sums s. To draw, pick block b with probability s_b /
+Σs, then a leaf inside it with w_bi / s_b. To write, scatter the leaves and *sum the touched blocks again*. Nothing is
+ever added to an old sum, so sums cannot drift, which in float32 they do in sum trees that propagate differences: those
 begin to return empty leaves (Schaul et al. 2016, arXiv:1511.05952, use such a tree). The cost is of the order of
 √(leaves) additions, in a handful of kernels and without a chain of log₂(leaves) dependent steps.
 

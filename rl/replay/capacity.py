@@ -67,7 +67,8 @@ def choose(
     prioritized: bool = False,
     memory: Memory | None = None,
 ) -> Capacity:
-    """Slots for a ring like `layout` (whose own `slots` do not count) of `asked` transitions, all environments together.
+    """Slots for a ring like `layout` (whose own `slots` do not count) of `asked` transitions, all environments
+    together.
 
     None asks for a million, or as many as fit on the device. Raises `UserError` where what was asked fits nowhere, or
     is less than a batch and one row of transitions need.

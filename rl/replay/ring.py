@@ -1,19 +1,21 @@
 """The replay ring of one agent: every frame once, and flags that say which rows make a transition.
 
-Row k holds frame f_k, the reward r_k of action a_(k-1), flags, and the action a_k that was chosen on seeing it. It lies in
-slot k mod T, for all E environments at once. Observations (stacks of frames) and n-step returns are put together when they
-are drawn (`rl.replay.sampling`), so a ring of a million 84 × 84 frames takes 7 GB rather than 56.
+Row k holds frame f_k, the reward r_k of action a_(k-1), flags, and the action a_k that was chosen on seeing it. It lies
+in slot k mod T, for all E environments at once. Observations (stacks of frames) and n-step returns are put together
+when they are drawn (`rl.replay.sampling`), so a ring of a million 84 × 84 frames takes 7 GB rather than 56.
 
-- `term`: no bootstrap past f_k: the game is over, or a life is lost where the protocol counts that; then the game goes on.
+- `term`: no bootstrap past f_k: the game is over, or a life is lost where the protocol counts that; then the game goes
+  on.
 - `stop`: a_k is ignored, for f_k is the last frame of its episode (over, truncated, or cut off by a restart).
 - `fresh`: stacks begin anew at f_k; frames before it are zeros, as in Dopamine (Castro et al. 2018, arXiv:1812.06110).
 
 A transition starts at every row without `stop`. It may be drawn once row t + n is written and until the slot of the
-oldest frame of its stack is written again: rows max(0, count - T + stack - 1) to count - 1 - n. Truncation needs nothing special: the last
-frame of an episode is a row of its own, from which the return bootstraps unless it has `term`.
+oldest frame of its stack is written again: rows max(0, count - T + stack - 1) to count - 1 - n. Truncation needs
+nothing special: the last frame of an episode is a row of its own, from which the return bootstraps unless it has
+`term`.
 
-All functions are pure and for one lane; map them over lanes with `count`, `int32[]`, *not* mapped. `count` is always the
-number of rows appended before the call: `append(..., count, ...)`, then `window(..., count + 1)` and
+All functions are pure and for one lane; map them over lanes with `count`, `int32[]`, *not* mapped. `count` is always
+the number of rows appended before the call: `append(..., count, ...)`, then `window(..., count + 1)` and
 `set_action(..., count + 1, ...)`. Give the ring to a compiled program as a donated argument, or it is copied whole.
 """
 
@@ -39,8 +41,8 @@ class Layout:
     """Sizes of a ring, all static. Raises `UserError` where they make no ring.
 
     slots: rows kept of each environment. frame_shape, dtype: of one frame, channels last. stack: frames in an
-    observation. n_step, gamma: of the return. block: priorities summed together, 0 for what was fastest in measurements;
-    rounded up to whole rows.
+    observation. n_step, gamma: of the return. block: priorities summed together, 0 for what was fastest in
+    measurements; rounded up to whole rows.
     """
 
     slots: int

@@ -8,8 +8,9 @@ and the learner's target is return + discount · value(observation at t + j) (Su
 Hessel et al. 2018, arXiv:1710.02298). Only metadata is touched here: frames may be on the device or on the host.
 
 - `Uniform`: every start equally likely. Candidates are drawn until one is a start, a fixed number of times at once.
-- `Prioritized`: P = (1 - η) p^α / Σ p^α + η / N over the N starts (Schaul et al. 2016, arXiv:1511.05952). New starts get
-  the largest priority ever written. η mixes in uniform draws as DQN Zoo does (1e-3 there), so no start is forgotten.
+- `Prioritized`: P = (1 - η) p^α / Σ p^α + η / N over the N starts (Schaul et al. 2016, arXiv:1511.05952). New starts
+  get the largest priority ever written. η mixes in uniform draws as DQN Zoo does (1e-3 there), so no start is
+  forgotten.
 """
 
 from __future__ import annotations
@@ -69,7 +70,8 @@ def draw(
     batch: int,
     how: Uniform | Prioritized = Uniform(),  # noqa: B008 - immutable
 ) -> Draw:
-    """`batch` independent transitions, with replacement, after `count` rows. `Prioritized` needs `init(prioritized=True)`.
+    """`batch` independent transitions, with replacement, after `count` rows. `Prioritized` needs
+    `init(prioritized=True)`.
 
     With no start to draw (`ring.starts == 0`) the result is meaningless and `probability` is 0.
     """
@@ -99,8 +101,8 @@ def update_priorities(
 ) -> Ring:
     """Write priorities (≥ 0, before the exponent) of transitions drawn less than `slots` rows ago.
 
-    A start that may no longer be drawn stays so. Of a start drawn twice, the larger priority counts. p^α is kept between
-    1e-30 and 1e20, and NaN counts as the least: a run that diverges still draws starts.
+    A start that may no longer be drawn stays so. Of a start drawn twice, the larger priority counts. p^α is kept
+    between 1e-30 and 1e20, and NaN counts as the least: a run that diverges still draws starts.
     """
     if ring.priorities is None:
         raise ValueError("this ring has no priorities: init(..., prioritized=True)")

@@ -43,8 +43,8 @@ def _put_lanes(size: int, batched: Any, array: Array, value: Array, start: tuple
 def once(known: Shaped[Array, ""], value: Shaped[Array, ...]) -> Shaped[Array, ...]:
     """`value`, but not before `known`, a number that is never negative, has been computed.
 
-    XLA writes to an array in place only if it is sure that everybody else has read it. What orders a read and a write is a
-    value that flows from one to the other (an `optimization_barrier` is gone before buffers are assigned), so what is
-    written is made to depend, in form, on what was read.
+    XLA writes to an array in place only if it is sure that everybody else has read it. What orders a read and a write
+    is a value that flows from one to the other (an `optimization_barrier` is gone before buffers are assigned), so what
+    is written is made to depend, in form, on what was read.
     """
     return jnp.where(known >= 0, value, jnp.zeros((), value.dtype))
