@@ -62,7 +62,7 @@ class Layout:
             raise UserError(f"replay: frame_shape must have one axis or more, none empty, got {self.frame_shape}")
         if self.slots < self.least_slots:
             raise UserError(
-                f"replay: {self.slots} slots an environment hold no transition of {self.n_step} steps between stacks of "
+                f"replay: {self.slots} slots an environment hold no transition of {self.n_step} steps and stacks of "
                 f"{self.stack}; allowed: {self.least_slots} or more"
             )
 
@@ -183,7 +183,7 @@ def assemble(
     mask: Bool[Array, "batch stack"],
     frame_shape: tuple[int, ...],
 ) -> Shaped[Array, "batch *image channels"]:
-    """Observations `[batch, *frame_shape[:-1], stack * frame_shape[-1]]`, oldest frame first, in the dtype of frames."""
+    """Observations `[batch, *frame_shape[:-1], stack * frame_shape[-1]]`, oldest frame first, dtype of frames."""
     stacks = jnp.where(mask[..., None], frames[slots, envs[:, None]], 0)
     stacks = jnp.moveaxis(stacks.reshape(*slots.shape, *frame_shape), 1, -2)
     return stacks.reshape(*stacks.shape[:-2], -1)

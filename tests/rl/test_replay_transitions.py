@@ -153,7 +153,7 @@ def test_the_smallest_ring_holds_one_row_of_transitions():
     layout = Layout(7, 3, SHAPE, stack=4, n_step=3)
     for rows in (4, 7, 8, 22):
         compare(layout, stream(rows, rows, 3), sampling.Uniform())
-    with pytest.raises(UserError, match="6 slots.*allowed: 7 or more"):
+    with pytest.raises(UserError, match=r"6 slots.*allowed: 7 or more"):
         Layout(6, 3, SHAPE, stack=4, n_step=3)
 
 
@@ -173,7 +173,7 @@ def test_the_window_is_the_newest_observation(stack):
 
 
 def test_a_hand_worked_stream():
-    """Frames 1 2 3 | 4 5 with a life lost at 2, game over at 3: frames 1, 2, 4, 5 start; returns and discounts by hand."""
+    """Frames 1 2 3 | 4 5 6 7, a life lost at 2, game over at 3: starts are 1, 2, 4, 5; all values by hand."""
     layout = Layout(8, 1, (1,), stack=2, n_step=2, gamma=0.5)
     reward, term, stop, first = (
         [0, 1, 2, 0, 8, 16, 32],
