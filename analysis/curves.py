@@ -34,11 +34,13 @@ def draw(plotted: pd.DataFrame, study: Study, label: str | None = None) -> Figur
         panels.bands(ax, own, study, "frames" if task.frames else "task_index")
         panels.chance(ax, task.chance, study.terms.guess)
         if task.frames:
+            panels.from_zero(ax, own["frames"])
             panels.switches(ax, task, int(own["task_index"].max()))
         ax.set_title(task.label)
         ax.set_xlabel("frames (millions)" if task.frames else f"{study.terms.unit} (0 is the first)")
         ax.set_ylabel(label or task.score_label)
         ax.xaxis.set_major_locator(MaxNLocator(6) if task.frames else MaxNLocator(integer=True))
-        ax.margins(x=0.02)
+        if not task.frames:
+            ax.margins(x=0.02)
     panels.legend(figure, study, plotted["combination"])
     return figure

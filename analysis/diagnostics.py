@@ -96,9 +96,16 @@ def _since(frame: pd.DataFrame, task: Task, switches: int, known: list[str]) -> 
     last = visit.groupby(frame["run_id"], observed=True).transform("max") + 1 if task.games else task.num_tasks
     chosen = (visit >= 1) & (visit >= last - switches) & (since >= 0) & frame["name"].isin(known)
     chosen &= np.isfinite(frame["value"].to_numpy(float))
-    rows = frame[chosen].assign(since=since[chosen].astype(int))
+    rows = frame[chosen].assign(since=since[chosen].astype(int), visit=visit[chosen])
+    if rows.empty:
+        return rows
+    usual = int(rows.groupby(["run_id", "visit", "name"], observed=True)["since"].nunique().median())
+    if rows["since"].nunique() > 1.2 * usual + 1:
+        # The schedule of records does not divide the stretch. Without joining, neighbouring points of a line would come
+        # from different switches, and the line would be a saw.
+        width = max(1, -(-(int(rows["since"].max()) + 1) // usual))
+        rows["since"] = rows["since"] // width * width + width // 2
     if rows["since"].nunique() > 2 * _AFTER:
-        # The schedule of records need not divide the stretch: close ones are joined, on a logarithmic scale.
         ratio = np.log(max(2, rows["since"].max())) / _AFTER
         place = np.floor(np.log(np.maximum(rows["since"], 1)) / ratio)
         joined = np.round(np.exp((place + 0.5) * ratio)).astype(int)

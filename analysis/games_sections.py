@@ -12,7 +12,7 @@ from analysis.compare import DEVIATIONS, WIDENED, compare
 from analysis.games import STATISTICS, aggregates
 from analysis.returns import RETURN, atari
 from analysis.study import Study
-from analysis.words import listed, number, places, plural, span
+from analysis.words import digits_for, listed, number, places, plural, span
 
 
 def pooled_games(frame: pd.DataFrame, study: Study) -> str:
@@ -48,8 +48,7 @@ def published(frame: pd.DataFrame, study: Study) -> str:
     for r in table.to_dict("records"):
         ours = f'{_number(r["value"])}<div class="small">{plural(int(r["n"]), "seed")}</div>'
         theirs = f'{_number(r["mean"])}<div class="small">sd {_number(r["sd"])}</div>'
-        digits = places(r["low"], r["high"])
-        band = span(r["low"], r["high"], min(digits, 1))
+        band = span(r["low"], r["high"], digits_for([r["mean"]]))
         place = [escape(study.task(r["task"]).label), escape(study.label(r["combination"])), f"{r['frames']}M"]
         rows.append([*place, ours, theirs, band, "inside" if r["inside"] else "outside"])
     inside = int(table["inside"].sum())
@@ -84,7 +83,7 @@ def _nothing(frame: pd.DataFrame, study: Study) -> str:
 
 def _number(value: float) -> str:
     """A raw return in three or four digits."""
-    return number(value, 0 if abs(value) >= 1000 else 1 if abs(value) >= 10 else 2)
+    return number(value, digits_for([value]))
 
 
 def _cell(value: float, low: float, high: float) -> str:

@@ -36,6 +36,7 @@ _PREFERENCE = {"diverged": 4, "done": 4, "running": 3, "failed": 2, "planned": 1
 _NOT_AN_AXIS = {"task", "task_spec", "mitigations", "seed", "seeds", "run_id", "label"}
 _SCORES = ("end_score", "online_score")
 _RETURN = "return"
+_UNTOLD: dict[str, Any] = {"bounded": False, "switch_every": 0, "score_label": "score"}  # of a game, where not said
 
 
 def resolve(name: str | Path, root: Path = Path("runs")) -> Path:
@@ -63,7 +64,7 @@ def load(paths: str | Path | Sequence[str | Path], level: float = LEVEL) -> tupl
     study = replace(_merge(studies), level=level)
     runs, metrics = _deduplicate(study.runs, whole_network(list(study.runs["group"].unique())))
     runs = _name_combinations(runs)
-    study = replace(study, runs=runs, tasks=_complete_tasks(study.tasks, runs, metrics))
+    study = replace(study, runs=runs, tasks=_complete_tasks(study, runs, metrics))
     if study.reference is None and (runs["mitigations"] == FRESH).any():
         study = replace(study, reference=FRESH)  # a sweep of one's own declares no reference, but may have one
     columns = ["run_id", "task", "combination", "mitigations", "seed", "status"]
@@ -88,9 +89,11 @@ def _read_study(folder: Path) -> Study:
         config = row["config"]
         row["task"] = str(config.get("task", "task"))
         row["mitigations"] = str(config.get("mitigations", NONE)) or NONE
+    # A bare group folder does not say of which kind it is, but only agents play.
+    kind = str(meta.get("kind") or ("rl" if bare and all("agent" in row["config"] for row in rows) else ""))
     provenance = [(g.name, read_json(g / "provenance.json")) for g in groups if (g / "provenance.json").is_file()]
     try:
-        tasks = tuple(_task(t) for t in meta.get("tasks", ()))
+        tasks = tuple(_task(t, kind) for t in meta.get("tasks", ()))
         factors = tuple((f["spec"], f.get("label", f["spec"])) for f in meta.get("factors", ()))
     except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise UserError(f"cannot use {folder / 'study.json'}: {error}") from None
@@ -108,13 +111,13 @@ def _read_study(folder: Path) -> Study:
         planned=int(meta.get("runs") or 0),
         runs=pd.DataFrame(rows),
         provenance=tuple(provenance),
-        kind=str(meta.get("kind") or ""),
+        kind=kind,
     )
 
 
-def _task(meta: dict[str, Any]) -> Task:
+def _task(meta: dict[str, Any], kind: str) -> Task:
     """A task entry of study.json; keys that analysis does not know are left alone."""
-    known = {k: v for k, v in meta.items() if k in Task.__dataclass_fields__}
+    known = (_UNTOLD if kind == "rl" else {}) | {k: v for k, v in meta.items() if k in Task.__dataclass_fields__}
     known["games"] = tuple(known.get("games") or ())
     for key in ("random", "human", "chance"):
         # A sequence of games has no one random score.
@@ -186,11 +189,12 @@ def _name_combinations(runs: pd.DataFrame) -> pd.DataFrame:
     return runs.assign(combination=names)
 
 
-def _complete_tasks(tasks: tuple[Task, ...], runs: pd.DataFrame, metrics: pd.DataFrame) -> tuple[Task, ...]:
+def _complete_tasks(study: Study, runs: pd.DataFrame, metrics: pd.DataFrame) -> tuple[Task, ...]:
     """Tasks as declared, then those only seen in runs; an undeclared number of tasks is read off the records."""
     key = runs.set_index("run_id")["task"]
     seen = metrics.groupby(metrics["run_id"].map(key))["task_index"].max() + 1
-    extra = [Task(k, k) for k in sorted(set(runs["task"]) - {t.key for t in tasks})]
+    tasks = study.tasks
+    extra = [_task({"key": k, "label": k}, study.kind) for k in sorted(set(runs["task"]) - {t.key for t in tasks})]
     every = [replace(t, num_tasks=t.num_tasks or int(seen.get(t.key, 0))) for t in (*tasks, *extra)]
     # A sweep of one's own has spec texts for labels; the bare name is enough where it tells the tasks apart.
     names = [t.label.partition("(")[0] for t in every]

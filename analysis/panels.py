@@ -12,11 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.published import AGENTS
 from analysis.study import Study, Task
 from analysis.style import GREY, looks
 
 MOST_COLUMNS = 3
+_NAMES = {"dqn": "DQN", "rainbow": "Rainbow"}
 _PUBLISHED: dict[str, Any] = {"dqn": "-", "rainbow": (0, (4, 1.5))}
 
 
@@ -67,6 +67,11 @@ def _sparse(count: int, offset: int) -> list[int]:
     return list(range(offset % step, count, step))
 
 
+def from_zero(axes: Axes, x: pd.Series) -> None:
+    """A horizontal axis from 0 to a little behind the last of `x`."""
+    axes.set_xlim(0, 1.02 * max(float(x.max()), 1e-6))
+
+
 def chance(axes: Axes, level: float | None, name: str = "chance") -> None:
     """The score of guessing, as a thin dotted line with its name."""
     if level is not None:
@@ -111,7 +116,7 @@ def published_entries(plotted: pd.DataFrame) -> list[Line2D]:
     agents = sorted(set(plotted["source"]) - {"ours"})
     looks: dict[str, Any] = {a: _PUBLISHED.get(a, "-") for a in agents}
     return [
-        Line2D([], [], color=GREY, linestyle=looks[a], linewidth=1.4, label=f"Dopamine: {AGENTS[a]}") for a in agents
+        Line2D([], [], color=GREY, linestyle=looks[a], linewidth=1.4, label=f"Dopamine's {_NAMES[a]}") for a in agents
     ]
 
 

@@ -53,11 +53,11 @@ def read_published(path: str | Path) -> Published:
     if not path.is_file():
         raise UserError(f"no such file: {path} (--dopamine takes the npz of Dopamine's published Atari curves)")
     try:
-        with np.load(path, allow_pickle=False) as found:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as found:
             if missing := [k for k in _KEYS if k not in found.files]:
                 raise UserError(f"{path} lacks {', '.join(missing)}; it must hold the arrays {', '.join(_KEYS)}")
             returns, games, agents = (found[k] for k in _KEYS)
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"cannot read {path}: not an npz file of arrays ({str(error).splitlines()[0]})") from None
     if returns.ndim != 4 or returns.shape[:2] != (games.size, agents.size) or returns.dtype.kind != "f":
         raise UserError(

@@ -230,9 +230,10 @@ def _runs(study: Study) -> str:
     text = f"<p>{escape('; '.join(said))}.</p>"
     if odd.empty:
         return text
+    effects = dict.fromkeys(FINISHED, f"{study.terms.worst} from there on") | {"running": "in the curves only, so far"}
     rows = []
     for r in odd.to_dict("records"):
-        effect = f"{study.terms.worst} from there on" if r["status"] in FINISHED else "left out"
+        effect = effects.get(r["status"], "left out")
         why = escape((r["error"].strip().splitlines() or [""])[-1][:300]) if isinstance(r["error"], str) else ""
         where = [escape(study.task(r["task"]).label), escape(study.label(r["combination"])), str(r["seed"])]
         rows.append([f"<code>{escape(r['run_id'])}</code>", *where, escape(r["status"]), effect, why])
@@ -289,6 +290,6 @@ def _reproduce(study: Study) -> str:
 
 def _footer(study: Study) -> str:
     return (
-        f"<footer>{study.runs['run_id'].nunique()} runs, digest <code>{digest(study)}</code>. "
+        f"<footer>{plural(study.runs['run_id'].nunique(), 'run')}, digest <code>{digest(study)}</code>. "
         "The same records give the same page, byte for byte.</footer>"
     )

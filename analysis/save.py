@@ -18,6 +18,7 @@ from analysis import figures
 from analysis.figures import FigureModule
 from analysis.study import Study
 from analysis.style import styled
+from analysis.words import plural
 from plasticity.record import atomic
 
 _METADATA = {
@@ -58,7 +59,7 @@ def caption(module: FigureModule, plotted: pd.DataFrame, study: Study, *, whole:
         return " ".join([*text, own(study.level)] if own else text)
     text.append(figures.method(module, study))
     runs = study.runs["run_id"].nunique()
-    text.append(f"Study {study.name}, {runs} runs, digest {digest(study)}.")
+    text.append(f"Study {study.name}, {plural(runs, 'run')}, digest {digest(study)}.")
     return " ".join(text)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from analysis.stats import Estimate
 
@@ -20,6 +21,12 @@ def places(low: float, high: float, value: float = 0.0) -> int:
     while digits < 4 and any(limit != 0 and round(limit, digits) == 0 for limit in (low, high)):
         digits += 1
     return min(digits, 4)
+
+
+def digits_for(values: Iterable[float]) -> int:
+    """Decimals for numbers that stand together: 2 below 10, 1 below 1,000, none above."""
+    most = max((abs(v) for v in values if math.isfinite(v)), default=0.0)
+    return 2 if most < 10 else 1 if most < 1000 else 0
 
 
 def number(value: float, decimals: int = 2, *, signed: bool = False) -> str:

@@ -2,7 +2,7 @@
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, SymmetricalLogLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, SymmetricalLogLocator
 
 from analysis import diagnostics, panels
 from analysis.stats import summarise
@@ -35,7 +35,7 @@ def select(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
 def draw(plotted: pd.DataFrame, study: Study) -> Figure:
     names = diagnostics.names(plotted)
     tasks = [task for task in study.tasks if (plotted["task"] == task.key).any()]
-    first = float(plotted["since"].min())
+    first, last = float(plotted["since"].min()), float(plotted["since"].max())
     figure, axes = panels.matrix(len(names), len(tasks))
     for i, name in enumerate(names):
         row = plotted[plotted["name"] == name]
@@ -45,10 +45,13 @@ def draw(plotted: pd.DataFrame, study: Study) -> Figure:
             diagnostics.scale(ax, name, row["value"])
             if first:
                 ax.set_xscale("log")
+                if last < 50 * first:
+                    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             else:
                 ax.set_xscale("symlog", linthresh=1)
                 ax.xaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1))
             ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
+            ax.xaxis.set_minor_formatter(NullFormatter())
             ax.set_xlim(left=first)
             if i == 0:
                 ax.set_title(task.label)

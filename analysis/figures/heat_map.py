@@ -10,8 +10,7 @@ from matplotlib.figure import Figure
 
 from analysis.study import BESIDE, NONE, Study
 from analysis.tables import late_table
-from analysis.words import number, span
-from analysis.words import places as places_of
+from analysis.words import digits_for, number, span
 
 NAME = "heat_map"
 TITLE = "Every combination on every task kind"
@@ -57,6 +56,7 @@ def draw(plotted: pd.DataFrame, study: Study) -> Figure:
     figure = Figure(figsize=(2.9 + 1.5 * across, 1.1 + 0.56 * down), layout="constrained")
     ax = figure.add_subplot()
     image = ax.imshow(color, aspect="auto", norm=norm, cmap=scheme)
+    decimals = {str(key): digits_for(own["value"]) for key, own in plotted.groupby("task", observed=True)}
     for k, (c, task) in enumerate(places):
         i, j = divmod(k, across)
         cell = cells.get((c, task.key))
@@ -64,7 +64,7 @@ def draw(plotted: pd.DataFrame, study: Study) -> Figure:
             ax.text(j, i, "no complete run", ha="center", va="center", fontsize=7, color="#777777", style="italic")
             continue
         ink = _ink(image.to_rgba(color[i : i + 1, j])[0])
-        digits = 2 if task.bounded else places_of(cell["low"], cell["high"], cell["value"])
+        digits = 2 if task.bounded else decimals[task.key]
         below = span(cell["low"], cell["high"], digits) if np.isfinite(cell["low"]) else f"n = {cell['n']}"
         if shown != "value" and np.isfinite(cell[shown]):
             below += f"\n{number(cell[shown], digits, signed=True)} vs {other}"
@@ -74,7 +74,8 @@ def draw(plotted: pd.DataFrame, study: Study) -> Figure:
     _headings(ax, [t.label for t in tasks], [study.label(c) for c in combinations], turned)
     bar = figure.colorbar(image, ax=ax, shrink=0.7, aspect=30, pad=0.02)
     whole = {"gap": "late score minus fresh network", "gain": "late score minus no mitigation", "value": "late score"}
-    bar.set_label(whole[shown] + (f", share of the largest of its {study.terms.kind}" if own_scale else ""))
+    short = f"versus {other}" if other else "late score"
+    bar.set_label(f"{short}\n(1: most in its {study.terms.kind})" if own_scale else whole[shown])
     bar.ax.set_ylim(*_reach(color, norm))
     bar.outline.set_visible(False)  # pyrefly: ignore
     return figure

@@ -88,6 +88,6 @@ def draw(plotted: pd.DataFrame, study: Study) -> Figure:
         panels.level_line(ax, 1.0, "human")
     ax.set_xlabel("frames (millions)")
     ax.set_ylabel("human-normalised score (IQM)")
-    ax.margins(x=0.02)
+    panels.from_zero(ax, plotted["frames"])
     panels.legend(figure, study, plotted["combination"], more=panels.published_entries(plotted))
     return figure

@@ -20,7 +20,7 @@ ORDER = 8
 KIND = "rl"
 METHOD = pooled.describe
 FEWEST = 5  # runs; a profile of fewer is a list of them
-POINTS = 101
+POINTS = 201
 
 
 def select(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
@@ -42,7 +42,7 @@ def select(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
 def draw(plotted: pd.DataFrame, study: Study) -> Figure:
     figure, (ax,) = panels.grid(1, width=5.6, height=3.1)
     panels.bands(ax, plotted, study, "tau", markers=False)
-    ax.axvline(1.0, color="#cfcfcf", linewidth=0.9, zorder=0)
+    ax.axvline(1.0, color=GREY, linewidth=0.9, linestyle=(0, (5, 3)), zorder=0)
     ax.annotate(
         "human", (1, 1), xycoords=("data", "axes fraction"), xytext=(2, -2), textcoords="offset points", va="top",
         fontsize=7, color=GREY,

@@ -20,8 +20,8 @@ CAPTION = (
 ORDER = 7
 KIND = "rl"
 PUBLISHED_NOTE = (
-    "Grey with a band: Dopamine's published training curves, mean and standard deviation of 5 seeds, sticky actions; "
-    "its Rainbow has C51, n-step returns and prioritised replay only."
+    "Grey with a band: Dopamine's published training curves, mean and standard deviation of 5 seeds, sticky actions. "
+    "Its DQN is the one with Adam and squared error; its Rainbow has C51, n-step returns and prioritised replay only."
 )
 
 
@@ -65,6 +65,8 @@ def draw(plotted: pd.DataFrame, study: Study) -> Figure:
         own = plotted[(plotted["task"] == task.key) & (plotted["game"] == game)]
         _panel(ax, own, task, study)
         several = len(task.games) > 1
+        # Panels of one sequence have one axis, so that it is seen when each game was played.
+        panels.from_zero(ax, plotted.loc[plotted["task"] == task.key, "frames" if task.frames else "task_index"])
         ax.set_title(f"{task.label}: {game.replace('_', ' ')}" if several else task.label)
     panels.legend(figure, study, plotted["combination"], more=panels.published_entries(plotted))
     return figure
@@ -83,4 +85,3 @@ def _panel(ax: Axes, own: pd.DataFrame, task: Task, study: Study) -> None:
     ax.set_xlabel("frames (millions)" if task.frames else "iteration (0 is the first)")
     ax.set_ylabel("return an episode")
     ax.xaxis.set_major_locator(MaxNLocator(5))
-    ax.margins(x=0.02)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from synthetic_games import make_games
 from synthetic_study import make_study
 
 from analysis.load import load
@@ -31,3 +32,15 @@ def flawed(tmp_path_factory):
         ("input_permutation", "none", 4): "missing",
     }
     return make_study(tmp_path_factory.mktemp("flawed"), tasks=2, names=["dead_units"], status=status)
+
+
+@pytest.fixture(scope="session")
+def games_folder(tmp_path_factory):
+    """A complete study of three Atari games, two combinations, 3 seeds, 10 iterations of 1M frames."""
+    return make_games(tmp_path_factory.mktemp("games"))
+
+
+@pytest.fixture(scope="session")
+def games(games_folder):
+    """(study, frame) of it."""
+    return load(games_folder)
