@@ -85,7 +85,7 @@ class Layout:
 class Stored(NamedTuple):
     """What is known of a row when it arrives, `[envs, ...]`. `first`: the frame begins an episode (so it is fresh)."""
 
-    frame: Shaped[Array, envs * frame_shape]
+    frame: Shaped[Array, "envs ..."]
     reward: Float[Array, " envs"]
     term: Bool[Array, " envs"]
     stop: Bool[Array, " envs"]
