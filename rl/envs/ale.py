@@ -5,8 +5,12 @@ reward clipping, its two options about lives, the FIRE action at a reset). Each 
 emulator frames, except that after a reset, as in Mnih et al. 2015; resized by area.
 
 Facts of ale-py 0.12 that this adapter builds on, each of them tested:
-* `noop_max=n` draws from 0 to n - 1 no-ops, so that one more is asked for; they are emulator frames, not agent steps;
-* the frame limit does not count the no-ops, and cuts the last step short where it is no multiple of 4;
+* `noop_max=n` draws from 0 to n - 1 no-ops, so that one more is asked for; they are emulator frames, not agent steps,
+  and do not count towards the length of an episode;
+* where the library cuts an episode off, its last frame is not pooled from the screens shown but a ghost of the one
+  before; truncation bootstraps from that frame, so episodes are cut off here, by a reset of single environments (which
+  ale-py 0.11 cannot do), at the step that ceil(episode_frames / 4) gives;
+* the last frame of a game that ends by itself within the 4 frames is the one before, too; nothing bootstraps from it;
 * a reset with a seed reseeds both the no-ops and the sticky actions of that environment, whatever happened before;
 * with all environments in a batch, rows come in the order of the environments.
 
@@ -30,11 +34,12 @@ from rl.protocols import ProtocolConfig
 FRAMES_PER_STEP = 4
 SHAPE = (84, 84, 1)
 FULL_ACTIONS = 18
+_NEVER = 10**9  # frames; the library's own limit
 
 
 def _check_installed() -> None:
     if importlib.util.find_spec("ale_py") is None or importlib.util.find_spec("gymnasium") is None:
-        raise UserError("Atari games need ale-py and gymnasium: pip install 'ale-py>=0.11' 'gymnasium>=1.2'")
+        raise UserError("Atari games need ale-py and gymnasium: pip install 'ale-py>=0.12' 'gymnasium>=1.2'")
 
 
 def rom_path(rom: str) -> Path:
@@ -89,7 +94,7 @@ class AleEnv(Adapter):
             rom,
             num_envs=envs,
             num_threads=default_threads(envs, threads),
-            max_num_frames_per_episode=protocol.episode_frames,
+            max_num_frames_per_episode=_NEVER,
             repeat_action_probability=protocol.sticky,
             full_action_space=protocol.full_actions,
             # `noop_max` there is exclusive: 0 and 1 both mean none.
@@ -102,16 +107,30 @@ class AleEnv(Adapter):
             use_fire_reset=False,
         )
 
+        self._limit = -(-protocol.episode_frames // FRAMES_PER_STEP)  # agent steps
+        self._steps = np.zeros(envs, np.int64)
+        self._cut = np.zeros(envs, bool)  # episodes cut off with the newest row; the library knows nothing of it
+
     def _restart(self, seeds: list[int]) -> tuple[np.ndarray, np.ndarray]:
         frame, info = self._library.reset(seed=np.array(seeds, np.int32))
+        self._steps[:] = 0
+        self._cut[:] = False
         return frame.reshape(self.envs, *SHAPE), info["lives"]
 
     def _send(self, actions: np.ndarray) -> None:
         self._library.send(actions)
 
     def _recv(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        frame, reward, over, truncated, info = self._library.recv()
-        return frame.reshape(self.envs, *SHAPE), reward, over, truncated, info["lives"]
+        frame, reward, over, _, info = self._library.recv()
+        lives = info["lives"]
+        if self._cut.any():
+            # These went on for a step, unasked; that step never happened, and the reset row takes its place.
+            fresh, info = self._library.reset(options={"reset_mask": self._cut})
+            frame[self._cut], lives[self._cut] = fresh[self._cut], info["lives"][self._cut]
+            reward, over = np.where(self._cut, 0, reward), over & ~self._cut
+        self._steps = np.where(self._ended, 0, self._steps + 1)
+        self._cut = (self._steps >= self._limit) & ~over
+        return frame.reshape(self.envs, *SHAPE), reward, over, self._cut, lives
 
     def _close(self) -> None:
         del self._library  # its destructor joins the threads; the library's own close() does nothing
