@@ -31,12 +31,16 @@ class Stopped(Exception):
 @dataclass
 class Options:
     """save_seconds: time between saves. chunk_updates: longest stretch without a look at `stop`, which is polled.
-    progress: told the amount of work (updates over all runs, or agent steps) made since the last call."""
+
+    progress: told the amount of work (updates or frames over all runs) made since the last call. say: told in a few
+    words how it goes.
+    """
 
     save_seconds: float = 20.0
     chunk_updates: int = 20_000
     stop: Callable[[], bool] = lambda: False
     progress: Callable[[int], None] = lambda amount: None
+    say: Callable[[str], None] = lambda words: None
 
 
 def open_study(folder: Path, description: dict[str, Any], program: str, write: bool = True) -> None:

@@ -5,32 +5,45 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
 
+class Bar(NamedTuple):
+    """advance: tell of so much more work done. say: show a text beside the bar."""
+
+    advance: Callable[[int], None]
+    say: Callable[[str], None]
+
+
 class _Rate(ProgressColumn):
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self.unit = unit
+
     def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:,.0f} updates/s" if task.speed else "compiling")
+        return Text(f"{task.speed:,.0f} {self.unit}/s" if task.speed else "compiling")
 
 
 @contextlib.contextmanager
-def bar(console: Console, runs: int, updates: int) -> Iterator[Callable[[int], None]]:
-    """Show progress over `updates` run-updates; yields the function to call with each advance."""
+def bar(console: Console, label: str, total: int, unit: str = "updates") -> Iterator[Bar]:
+    """Show progress over `total` units of work."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.percentage:3.0f} %"),
-        _Rate(),
+        _Rate(unit),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[words]}"),
     )
     with Progress(*columns, console=console, speed_estimate_period=30) as progress:
-        task = progress.add_task(f"{runs} runs", total=updates)
-        yield lambda count: progress.advance(task, count)
+        task = progress.add_task(label, total=total, words="")
+        yield Bar(lambda count: progress.advance(task, count), lambda words: progress.update(task, words=words))
 
 
 @contextlib.contextmanager

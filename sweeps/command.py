@@ -69,8 +69,8 @@ def execute(request: Request, dry_run: bool = False) -> int:
     ok = True
     if plan.groups:
         folders = [store.save_group(request.out, group, request.again) for group in plan.groups]
-        with stop_flag(console) as stopped, bar(console, plan.runs, cost.updates) as progress:
-            options = Options(request.save_seconds, request.chunk_updates, stopped, progress)
+        with stop_flag(console) as stopped, bar(console, f"{plan.runs} runs", cost.updates) as progress:
+            options = Options(request.save_seconds, request.chunk_updates, stopped, progress.advance)
             try:
                 ok = executor(folders, options, workers)
             except Stopped:

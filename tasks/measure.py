@@ -15,22 +15,9 @@ import jax.numpy as jnp
 
 from plasticity.config import Config, config, static
 from plasticity.diagnostics import diagnose
+from plasticity.diagnostics.sets import CHEAP, RANKS
 from plasticity.mitigations.base import Setting
 from plasticity.network import Params
-
-CHEAP = (
-    "dead_units",
-    "linearized_units",
-    "dormant_units",
-    "sign_entropy",
-    "weight_norm",
-    "distance_from_init",
-    "gradient_norm",
-    "update_norm",
-    "update_ratio",
-    "effective_lr_adam",
-)
-RANKS = ("srank", "effective_rank", "stable_rank", "feature_rank")
 
 
 @config

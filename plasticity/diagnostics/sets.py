@@ -1,0 +1,18 @@
+"""Named sets of diagnostics: what a run is measured by unless it says otherwise.
+
+CHEAP costs about a forward pass: units, norms, gradients, updates. RANKS need a decomposition a layer.
+"""
+
+CHEAP = (
+    "dead_units",
+    "linearized_units",
+    "dormant_units",
+    "sign_entropy",
+    "weight_norm",
+    "distance_from_init",
+    "gradient_norm",
+    "update_norm",
+    "update_ratio",
+    "effective_lr_adam",
+)
+RANKS = ("srank", "effective_rank", "stable_rank", "feature_rank")
