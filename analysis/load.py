@@ -212,6 +212,9 @@ def _worst_score_after_divergence(frame: pd.DataFrame, study: Study) -> pd.DataF
     worst = {(t.key, name): t.worst for t in study.tasks for name in _SCORES}
     worst |= {(t.key, _RETURN): t.worst_return for t in study.tasks if t.worst_return is not None}
     names = sorted({name for _, name in worst})
+    if study.rl:
+        # The return of an episode is finite; NaN can only mean that none ended, and that is no row.
+        frame = frame[~frame["name"].isin(names) | np.isfinite(frame["value"])].reset_index(drop=True)
     score = frame["name"].isin(names) & frame["status"].isin(FINISHED)
     lost = score & ~np.isfinite(frame["value"])
     places = zip(frame.loc[lost, "task"], frame.loc[lost, "name"], strict=True)

@@ -78,12 +78,12 @@ def chance(axes: Axes, level: float | None, name: str = "chance") -> None:
         level_line(axes, level, name, dash=(0, (1, 2)))
 
 
-def level_line(axes: Axes, level: float, name: str, *, dash: Any = (0, (5, 3)), below: bool = False) -> None:
-    """A thin grey line across the panel with its name at the right, above or below the line."""
+def level_line(axes: Axes, level: float, name: str, *, dash: Any = (0, (5, 3))) -> None:
+    """A thin grey line across the panel with its name above it at the right."""
     axes.axhline(level, color=GREY, linewidth=0.9, linestyle=dash, zorder=1)
     axes.annotate(
-        name, (1, level), xycoords=("axes fraction", "data"), xytext=(0, -2 if below else 2),
-        textcoords="offset points", ha="right", va="top" if below else "bottom", fontsize=7, color=GREY,
+        name, (1, level), xycoords=("axes fraction", "data"), xytext=(0, 2), textcoords="offset points",
+        ha="right", va="bottom", fontsize=7, color=GREY,
     )  # fmt: skip
 
 

@@ -78,10 +78,18 @@ def _panel(ax: Axes, own: pd.DataFrame, task: Task, study: Study) -> None:
     for _, visit in own[own["source"] == "ours"].groupby("visit"):
         # A line must not run on through the frames in which another game was played.
         panels.bands(ax, visit, study, x)
-    if task.random is not None:
-        panels.level_line(ax, task.random, "random", below=task.human is not None and task.human < task.random)
-    if task.human is not None:
-        panels.level_line(ax, task.human, "human")
+    _levels(ax, task)
     ax.set_xlabel("frames (millions)" if task.frames else "iteration (0 is the first)")
     ax.set_ylabel("return an episode")
     ax.xaxis.set_major_locator(MaxNLocator(5))
+
+
+def _levels(ax: Axes, task: Task) -> None:
+    """Random play and a human; where they lie too close for two names, as one name between them."""
+    known = [(name, level) for name, level in (("random", task.random), ("human", task.human)) if level is not None]
+    for name, level in known:
+        panels.level_line(ax, level, name)
+    low, high = ax.get_ylim()
+    if len(known) == 2 and abs(known[0][1] - known[1][1]) < 0.18 * (high - low):
+        ax.texts[-2].set_visible(False)
+        ax.texts[-1].set_text("random, human" if known[0][1] < known[1][1] else "human, random")

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from scipy import stats as oracle
 from synthetic_games import DIAGNOSTICS, UPDATES, make_games
-from synthetic_study import make_study
+from synthetic_study import make_study, write_part
 
 from analysis import diagnostics, figures, words
 from analysis.__main__ import main
@@ -92,6 +92,19 @@ def test_a_silent_iteration_before_a_divergence_is_not_punished(tmp_path):
     assert own["task_index"].tolist() == list(range(2, 10))
     assert (own["value"].iloc[:2] != 0).all()
     assert (own["value"].iloc[2:] == 0).all()
+
+
+def test_nan_scores_of_games_are_no_scores(tmp_path):
+    folder = make_games(tmp_path, games=("pong",), mitigations=("none",), seeds=[0], iterations=5, silent=1)
+    group = record.group_folders(folder)[0]
+    run = record.read_runs(group)[0].run_id
+    write_part(
+        record.part_path(group, 1),
+        pd.DataFrame([(run, 0, 0, "end_score", "", math.nan, "")], columns=list(record.COLUMNS)),
+    )
+    study, frame = load(folder)
+    assert per_task(frame, "end_score")["task_index"].tolist() == [1, 2, 3, 4]
+    assert len(late(frame, study)) == 1
 
 
 def test_nothing_is_known_of_a_diverged_sequence_of_games_in_raw_returns(tmp_path):
