@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats as oracle
 from synthetic_games import make_games
 
-from analysis import figures
+from analysis import figures, pooled
 from analysis.__main__ import main
 from analysis.compare import compare
 from analysis.load import load
@@ -145,3 +146,17 @@ def test_report_with_real_curves(games_folder, tmp_path):
     html = out.read_text()
     assert "of 6 points lie inside the published band" in html
     assert "these ran under: machado" in html
+
+
+@needs_curves
+def test_pooled_iqm_of_known_games():
+    """Real scores, seeds of very different games pooled, against scipy."""
+    random_human = {
+        "breakout": (1.7, 30.5),
+        "pong": (-20.7, 14.6),
+        "seaquest": (68.4, 42054.7),
+        "qbert": (163.9, 13455),
+    }
+    published = read_published(REAL)
+    strata = [(published.curve(g, "dqn")[:, 9] - low) / (high - low) for g, (low, high) in random_human.items()]
+    assert pooled.pooled_iqm(strata) == pytest.approx(oracle.trim_mean(np.stack(strata), 0.25, axis=None))
