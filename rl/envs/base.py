@@ -21,7 +21,8 @@ import numpy as np
 class Row(NamedTuple):
     """What all environments return for one action each. All arrays are `[envs, ...]` and the receiver's own.
 
-    frame: `[envs, *EnvSpec.shape]`, the newest frame only. reward: float32, unclipped, of the action before.
+    frame: `[envs, *EnvSpec.shape]`, the newest frame only; uint8 holds grey levels, 0 to 255.
+    reward: float32, unclipped, of the action before.
     over: the game ended with this frame. truncated: the episode was cut off with this frame.
     lives: int32 lives left, 0 in a game without lives. first: this frame begins an episode.
     """

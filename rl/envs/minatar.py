@@ -1,7 +1,8 @@
 """The five MinAtar games: Atari's ideas on a 10 x 10 grid, one channel for each kind of object; CPU-sized.
 
-Frames are `[10, 10, channels]` uint8 of 0 and 1 (not of 0 to 255). One agent step is one frame. Rows are those of the
-library's own `Environment` with the same seed, sticky actions included; tested bit for bit. Its difficulty ramp is on.
+Frames are `[10, 10, channels]` uint8, 255 where an object is: grey levels, as networks read them. One agent step is one
+frame. Rows are those of the library's own `Environment` with the same seed, sticky actions included; tested bit for
+bit. Its difficulty ramp is on.
 
 Young & Tian 2019, arXiv:1903.03176; package MinAtar 1.0.15.
 """
@@ -65,7 +66,7 @@ class MinAtarGame:
             for _ in range(self._random.randint(self._noop_max + 1)):
                 if self._game.act(0)[1]:
                     self._game.reset()
-        return self._game.state().astype(np.uint8), 0
+        return self._frame(), 0
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, int]:
         """Frame, reward, over, 0 lives; with probability `sticky` the action before is repeated."""
@@ -73,4 +74,7 @@ class MinAtarGame:
         if self._random.rand() >= self._sticky:
             self._last = wanted
         reward, over = self._game.act(self._last)
-        return self._game.state().astype(np.uint8), float(reward), bool(over), 0
+        return self._frame(), float(reward), bool(over), 0
+
+    def _frame(self) -> np.ndarray:
+        return self._game.state().astype(np.uint8) * np.uint8(255)

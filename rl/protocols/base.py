@@ -1,4 +1,4 @@
-"""What a protocol fixes: sticky actions, no-ops, action set, episode length; for the agent: stacking, clipping, lives."""
+"""What a protocol fixes: sticky actions, no-ops, actions, episode length; for the agent stacking, clipping, lives."""
 
 from __future__ import annotations
 
