@@ -105,9 +105,10 @@ class Lanes:
 
     def _observations(self, drawn: Draw) -> tuple[Any, Any]:
         """The observations of a draw and the ones that follow, `[lanes, batch, ...]`."""
-        return tuple(
-            self.programs.gather(self.state.ring.frames, slots, drawn.env, mask)
-            if self.frames is None
-            else self.frames.gather(slots, drawn.env, mask)
-            for slots, mask in ((drawn.obs_slots, drawn.obs_mask), (drawn.next_slots, drawn.next_mask))
-        )  # pyrefly: ignore
+
+        def gather(slots: jax.Array, mask: jax.Array) -> Any:
+            if self.frames is None:
+                return self.programs.gather(self.state.ring.frames, slots, drawn.env, mask)
+            return self.frames.gather(slots, drawn.env, mask)
+
+        return gather(drawn.obs_slots, drawn.obs_mask), gather(drawn.next_slots, drawn.next_mask)

@@ -1,13 +1,31 @@
 """How long an agent trains, in what rhythm, and on which games: every field with its unit in its name.
 
-An *iteration* is a fixed number of environment frames: scores are averaged over it, and at its end the agent is saved
-and fresh episodes begin. One agent step is `frames_per_step` frames (4 in Atari, 1 elsewhere).
+An *iteration* is a fixed number of environment frames over which scores are averaged. At a *checkpoint*, every
+`checkpoint_iterations`, the agent is saved and fresh episodes begin; between two of them lie many episodes, or short
+ones would be over-represented. One agent step is `frames_per_step` frames (4 in Atari, 1 elsewhere).
 """
 
 from __future__ import annotations
 
 from plasticity.config import Config, config, static
 from plasticity.errors import UserError
+
+
+def default(frames: int, envs: int, frames_per_step: int) -> tuple[int, int]:
+    """An iteration for a run of so many frames, about a fiftieth of it and a million frames at most, and its
+    checkpoints, at least ten in a run. Raises `UserError` if the frames are no whole number of agent steps.
+    """
+    batch = envs * frames_per_step
+    if frames < batch or frames % batch:
+        near = max(1, round(frames / batch)) * batch
+        raise UserError(
+            f"frames must be a multiple of envs x frames a step = {envs} x {frames_per_step}, got {frames}; "
+            f"the nearest is {near}"
+        )
+    cycles = frames // batch
+    most = max(1, min(cycles // 50, 1_000_000 // batch))
+    iteration = next(n for n in range(most, 0, -1) if cycles % n == 0)
+    return iteration * batch, max(1, cycles // iteration // 10) if iteration * batch < 1_000_000 else 1
 
 
 @config
@@ -18,6 +36,7 @@ class Schedule(Config):
 
     frames: int = static(200_000_000, ge=1, unit="frames", help="of the whole run")
     iteration_frames: int = static(1_000_000, ge=1, unit="frames", help="of an iteration")
+    checkpoint_iterations: int = static(1, ge=1, unit="iterations", help="between checkpoints")
     envs: int = static(8, ge=1, unit="environments", help="that an agent acts in at once")
     switch_iterations: int = static(0, ge=0, unit="iterations", help="between games of a sequence")
     event_updates: int = static(0, ge=0, unit="updates", help="between events (resets by mitigations); 0 = never")
@@ -46,6 +65,11 @@ class Schedule(Config):
                 f"{self.envs} x {frames_per_step}; the nearest is {near}"
             )
         return self.iteration_frames // batch
+
+    def fresh(self, iteration: int) -> bool:
+        """Whether fresh episodes begin with an iteration: after a checkpoint, and in a new game."""
+        switches = self.switch_iterations and iteration % self.switch_iterations == 0
+        return iteration % self.checkpoint_iterations == 0 or bool(switches)
 
     def game(self, iteration: int, games: int) -> int:
         """Index of the game that iteration is played on; a sequence begins again after its last game."""

@@ -5,9 +5,9 @@
 Emulation runs in threads of its own while the device learns; the one wait is for the actions. The number of updates is
 a function of the number of agent steps, so results do not depend on the speed of the machine.
 
-A checkpoint is made at the end of every iteration, and fresh episodes begin there whether or not anybody resumes: a
-killed and resumed run is the uninterrupted one (with the replay saved). A run that is stopped in the middle of an
-iteration saves there too, and fresh episodes begin at that point.
+At planned checkpoints fresh episodes begin whether or not anybody resumes, so a killed and resumed run is the
+uninterrupted one (if the replay is saved). A run that the user stops saves where it is, too, and goes on from there
+with fresh episodes.
 """
 
 from __future__ import annotations
@@ -64,6 +64,11 @@ class Position:
     lengths: list[list[int]] = field(default_factory=list)
     best: list[float] = field(default_factory=list)
     diverged: dict[str, int] = field(default_factory=dict)
+
+
+def normalised(run: Run) -> bool:
+    """Whether scores are human-normalised: where every game of the run has reference scores."""
+    return all(envs.get(game).human is not None for game in run.games)
 
 
 def plan_of(run: Run, lanes: int) -> tuple[Plan, capacity.Capacity]:
@@ -128,6 +133,7 @@ class _Training:
         self.position = Position(best=[-math.inf] * len(runs))
         self.env: VecEnv | None = None
         self.env_game = -1
+        self.row: Row | None = None
         self.best: Any = None
         self.polled = 0.0
 
@@ -136,8 +142,6 @@ class _Training:
         try:
             while self.position.iteration < self.first.schedule.iterations:
                 self._iteration()
-                if self.position.iteration < self.first.schedule.iterations:
-                    self._save()
         finally:
             if self.env is not None:
                 self.env.close()
@@ -149,7 +153,9 @@ class _Training:
 
     def _iteration(self) -> None:
         at, schedule = self.position, self.first.schedule
-        row = self._restart(schedule.game(at.iteration, len(self.first.games)))
+        row = self.row
+        if row is None or (at.cycle == 0 and schedule.fresh(at.iteration)):
+            row = self._restart(schedule.game(at.iteration, len(self.first.games)))
         while at.cycle < self.cycles:
             self.episodes.add(row)
             actions = self.lanes.act(row, self.plan.agent.epsilon(at.steps))
@@ -160,8 +166,15 @@ class _Training:
             self._learn()
             row = self._fit(self.env.recv())
             self._look_up(row)
-        self.episodes.add(row)
+        self.row = row
+        fresh = schedule.fresh(at.iteration + 1) or at.iteration + 1 == schedule.iterations
+        if fresh:
+            self.episodes.add(row)
         self._end_iteration()
+        if fresh:
+            self._keep_policies()
+            if at.iteration < schedule.iterations:
+                self._save()
 
     def _learn(self) -> None:
         """The updates that are due after an agent step of every environment."""
@@ -212,9 +225,8 @@ class _Training:
         found = self.episodes.summary(self.frames_per_step)
         game = run.schedule.game(at.iteration, len(run.games))
         scores = found["return"]
-        known = envs.get(run.games[game])
-        if known.human is not None:
-            scores = np.array([envs.normalized(known, score) for score in scores])
+        if normalised(run):
+            scores = np.array([envs.normalized(run.games[game], score) for score in scores])
         lanes = len(self.runs)
         epsilon = np.full(lanes, self.plan.agent.epsilon(at.steps))
         values = {"end_score": scores, **found, "epsilon": epsilon, "game": np.full(lanes, float(game)), **self._sums()}
@@ -222,28 +234,32 @@ class _Training:
         if period and not at.needs_reference and (at.iteration + 1) % period == 0:
             values |= jax.device_get(self.lanes.probe(at.iteration))
         self._record(values)
-        self._keep_policies(scores)
         self.episodes.clear()
+        self._note_best(scores)
         at.iteration, at.cycle, at.restarts = at.iteration + 1, 0, 0
 
-    def _keep_policies(self, scores: np.ndarray) -> None:
-        """Write the networks of this iteration, and of the best one of each lane."""
+    def _note_best(self, scores: np.ndarray) -> None:
+        """Remember the network of each lane that has just had its best iteration."""
         at, variables = self.position, self.lanes.state.learner.variables
-        better = [bool(score > best) for score, best in zip(scores, at.best, strict=True)]
+        better = np.array([score > best for score, best in zip(scores, at.best, strict=True)])
         at.best = [float(s) if b else old for s, b, old in zip(scores, better, at.best, strict=True)]
-        host = {"runs": self.folder.run_ids, "iteration": at.iteration, "best": [_plain(b) for b in at.best]}
-        checkpoint.save(self.folder.path / "policies" / "last", at.iteration, variables, host)
         if self.best is None:
             self.best = jax.device_get(variables)
-        elif any(better):
-            mask = np.array(better)
+        elif better.any():
 
             def pick(new: Any, old: np.ndarray) -> np.ndarray:
-                return np.where(mask.reshape(-1, *[1] * (old.ndim - 1)), np.asarray(new), old)
+                return np.where(better.reshape(-1, *[1] * (old.ndim - 1)), np.asarray(new), old)
 
             self.best = jax.tree.map(pick, variables, self.best)
-        if any(better) or at.iteration == 0:
-            checkpoint.save(self.folder.path / "policies" / "best", at.iteration, self.best, host)
+
+    def _keep_policies(self) -> None:
+        """Write the networks as they are, and those of the best iterations so far."""
+        if self.best is None:
+            self.best = jax.device_get(self.lanes.state.learner.variables)
+        host = {"runs": self.folder.run_ids, "best": [_plain(b) for b in self.position.best]}
+        folder, iteration = self.folder.path / "policies", self.position.iteration
+        checkpoint.save(folder / "last", iteration, self.lanes.state.learner.variables, host)
+        checkpoint.save(folder / "best", iteration, self.best, host)
 
     def _restart(self, game: int) -> Row:
         """Fresh episodes, in a new game if it has changed since the last iteration."""
@@ -283,7 +299,7 @@ class _Training:
         self.polled = now
         finite = self.episodes.last[np.isfinite(self.episodes.last)]
         if finite.size:
-            self.options.say(f"iteration {at.iteration}, last return {finite.mean():.1f}, {at.updates:,} updates")
+            self.options.say(f"return {finite.mean():.1f}, {at.updates:,} updates")
         if self.options.stop() and at.cycle < self.cycles:
             self.episodes.add(row)
             at.restarts += 1
@@ -294,6 +310,8 @@ class _Training:
 
     def _save(self) -> None:
         at = self.position
+        if at.cycle:
+            self._keep_policies()
         at.rows, at.replay_saved = self.lanes.count, self.save_replay
         at.returns, at.lengths = self.episodes.returns, self.episodes.lengths
         host = {**asdict(at), "best": [_plain(b) for b in at.best]}

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from plasticity.errors import UserError
 from plasticity.heads import Head, Regression, Softmax
 
 
 class HasSupport(Protocol):
-    name: str
-    low: float | None
-    high: float | None
+    name: ClassVar[str]
+
+    @property
+    def low(self) -> float | None: ...
+
+    @property
+    def high(self) -> float | None: ...
 
 
 def check_support(member: HasSupport) -> None:
@@ -26,8 +30,6 @@ def support(member: HasSupport, head: Head) -> tuple[Any, Any]:
     Raises `UserError` where there is no linear head to replace.
     """
     if not isinstance(head, Regression):
-        kind = "targets are classes" if isinstance(head, Softmax) else "head is a distribution (c51, rainbow)"
-        raise UserError(
-            f"{member.name} needs a head that predicts numbers (regression, or dqn); here the {kind} already"
-        )
+        kind = "the targets are classes" if isinstance(head, Softmax) else "the head is a distribution"
+        raise UserError(f"{member.name} needs a regression task or an agent with scalar values; here {kind} already")
     return (head.low if member.low is None else member.low), (head.high if member.high is None else member.high)

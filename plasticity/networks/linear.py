@@ -71,13 +71,13 @@ class Linear(nn.Module):
     """
 
     features: int
-    init: str = "lecun"
+    kernel_init: str = "lecun"
     deviation: float = 0.0
 
     @nn.compact
     def __call__(self, x: jax.Array, noise: jax.Array | None = None) -> jax.Array:
         fan_in, bound = x.shape[-1], x.shape[-1] ** -0.5
-        init = "uniform" if self.deviation else self.init  # the noisy layer's source draws its means so
+        init = "uniform" if self.deviation else self.kernel_init  # the noisy layer's source draws its means so
         shape = (fan_in, self.features)
         kernel = self.param("kernel", INITIALIZERS[init], shape)
         bias = self.param("bias", bias_initializer(init, fan_in), (self.features,))

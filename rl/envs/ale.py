@@ -19,6 +19,7 @@ Bellemare et al. 2013, arXiv:1207.4708; sticky actions: Machado et al. 2018, arX
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib.util
 import os
@@ -33,6 +34,7 @@ from rl.protocols import ProtocolConfig
 
 FRAMES_PER_STEP = 4
 SHAPE = (84, 84, 1)
+SCREEN = (210, 160, 3)
 FULL_ACTIONS = 18
 _NEVER = 10**9  # frames; the library's own limit
 
@@ -85,8 +87,12 @@ class AleEnv(Adapter):
     `send` returns at once and the emulation goes on; the rows are the same for any number of threads.
     """
 
-    def __init__(self, rom: str, envs: int, protocol: ProtocolConfig, threads: int = 0) -> None:
-        super().__init__(spec(rom, protocol), envs)
+    def __init__(
+        self, rom: str, envs: int, protocol: ProtocolConfig, threads: int = 0, *, screen: bool = False
+    ) -> None:
+        """screen: the whole screen in colour, `[210, 160, 3]`, for people to look at."""
+        own = spec(rom, protocol)
+        super().__init__(dataclasses.replace(own, shape=SCREEN) if screen else own, envs)
         rom_path(rom)
         from ale_py.vector_env import AtariVectorEnv
 
@@ -101,6 +107,9 @@ class AleEnv(Adapter):
             noop_max=protocol.noop_max + 1 if protocol.noop_max else 0,
             frameskip=FRAMES_PER_STEP,
             stack_num=1,
+            img_height=self.spec.shape[0],
+            img_width=self.spec.shape[1],
+            grayscale=not screen,
             reward_clipping=False,
             episodic_life=False,
             life_loss_info=False,
@@ -115,7 +124,7 @@ class AleEnv(Adapter):
         frame, info = self._library.reset(seed=np.array(seeds, np.int32))
         self._steps[:] = 0
         self._cut[:] = False
-        return frame.reshape(self.envs, *SHAPE), info["lives"]
+        return frame.reshape(self.envs, *self.spec.shape), info["lives"]
 
     def _send(self, actions: np.ndarray) -> None:
         self._library.send(actions)
@@ -127,10 +136,10 @@ class AleEnv(Adapter):
             # These went on for a step, unasked; that step never happened, and the reset row takes its place.
             fresh, info = self._library.reset(options={"reset_mask": self._cut})
             frame[self._cut], lives[self._cut] = fresh[self._cut], info["lives"][self._cut]
-            reward, over = np.where(self._cut, 0, reward), over & ~self._cut
+            reward, over = np.where(self._cut, 0, np.asarray(reward)), over & ~self._cut
         self._steps = np.where(self._ended, 0, self._steps + 1)
         self._cut = (self._steps >= self._limit) & ~over
-        return frame.reshape(self.envs, *SHAPE), reward, over, self._cut, lives
+        return frame.reshape(self.envs, *self.spec.shape), reward, over, self._cut, lives
 
     def _close(self) -> None:
         del self._library  # its destructor joins the threads; the library's own close() does nothing
