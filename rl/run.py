@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from plasticity import spec
 from plasticity.errors import UserError
@@ -32,6 +32,8 @@ BY_SUITE = {"minatar": ("minatar", "minatar"), "probe": ("mlp(64, 2)", "plain"),
 @dataclass(frozen=True)
 class Run:
     """Games, what learns them, in what rhythm, how it is measured, and a seed."""
+
+    kind: ClassVar[str] = "agents"
 
     games: tuple[str, ...]
     agent: AgentConfig

@@ -85,7 +85,7 @@ def costs(run: Run, lanes: int) -> dict[str, Any]:
     steps = run.schedule.frames // envs.spec_of(run.games[0], run.protocol).frames_per_step
     updates = int(max(steps - run.agent.min_replay_steps, 0) * run.agent.replay_ratio)
     seconds = None
-    flops = _flops(plan, run)
+    flops = _flops(plan, run, shapes)
     if flops is not None:
         passes = 3.0 + 1.0 + run.agent.double  # forward and backward of one batch; the target's; the selector's
         learning = updates * passes * run.agent.batch_size * flops
@@ -102,13 +102,13 @@ def costs(run: Run, lanes: int) -> dict[str, Any]:
     }
 
 
-def _flops(plan: learner.Plan, run: Run) -> float | None:
+def _flops(plan: learner.Plan, run: Run, shapes: Any) -> float | None:
     """Multiply-adds of a forward pass on one observation, as XLA counts them; None where it does not say."""
 
-    def forward() -> Any:
-        made = learner.parts(plan, run.method, 0)
-        return learner.outputs(plan, made, made.initial, jax.numpy.zeros((1, *plan.observation), plan.layout.dtype))[0]
+    def forward(variables: Any, obs: Any) -> Any:
+        return learner.outputs(plan, learner.parts(plan, run.method, 0), variables, obs)[0]
 
-    analysis = jax.jit(forward).lower().cost_analysis()
+    obs = jax.ShapeDtypeStruct((1, *plan.observation), plan.layout.dtype)
+    analysis = jax.jit(forward).lower(shapes, obs).cost_analysis()
     found = analysis[0] if isinstance(analysis, list) else analysis
     return found.get("flops") if found else None

@@ -22,6 +22,7 @@ from typing import Any, Literal
 import tyro
 
 from plasticity import cli
+from plasticity.errors import UserError
 
 Status = Literal["failed", "diverged"]
 
@@ -102,7 +103,11 @@ def run(
 
 def grid(
     name: str,
-    task: list[str],
+    task: list[str] | None = None,
+    game: list[str] | None = None,
+    agent: list[str] | None = None,
+    frames: int = 0,
+    iteration_frames: int = 0,
     mitigations: list[str] | None = None,
     subsets: list[str] | None = None,
     network: list[str] | None = None,
@@ -121,10 +126,14 @@ def grid(
     Args:
         name: what to call it.
         task: one or more task specs, such as 'label_reset(eps=0.5)'.
+        game: one or more games instead, such as minatar_breakout pong.
+        agent: with games: one or more agents' presets; default rainbow.
+        frames: with games: length of a run in environment frames; 0 chooses by the kind of game.
+        iteration_frames: with games: frames over which a score is averaged; 0 chooses.
         mitigations: one or more combinations, such as none 'layer_norm+l2(1e-3)'.
         subsets: mitigations of which all subsets are added, such as layer_norm 'l2(1e-3)' redo.
-        network: one or more network specs; default mlp.
-        optimizer: one or more optimiser specs; default adam.
+        network: one or more network specs; default mlp, with games the agent's own.
+        optimizer: one or more optimiser specs; default adam, with games the agent's own.
         seeds: number of seeds, from 0.
         out: results folder; default runs/NAME.
         executor: inline (this process) or processes (one process a core).
@@ -140,7 +149,15 @@ def grid(
     from sweeps.study import Scale, Study
 
     combinations = [*(mitigations or []), *(all_subsets(*subsets) if subsets else [])] or ["none"]
-    axes = Grid(task, combinations, network or ["mlp"], optimizer or ["adam"], seeds)
+    if bool(task) == bool(game):
+        raise UserError("give either --task or --game")
+    if game:
+        from sweeps.agent_grid import AgentGrid
+
+        settings = {"frames": frames, "iteration_frames": iteration_frames}
+        axes = AgentGrid(game, agent or ["rainbow"], combinations, network or [""], optimizer or [""], seeds, settings)
+    else:
+        axes = Grid(task or [], combinations, network or ["mlp"], optimizer or ["adam"], seeds)
     study = Study(name, name, "A sweep without claims.", {"own": lambda: Scale(axes, "")})
     runs = axes.runs()
     request = Request(

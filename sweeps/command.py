@@ -20,14 +20,10 @@ from plasticity.errors import UserError
 from plasticity.folder import Options, Stopped, open_study
 from plasticity.progress import bar, stop_flag
 from plasticity.record import read_json
-from sweeps import executors, store
-from sweeps.compute import compute
+from sweeps import executors, kinds, store
 from sweeps.estimate import Estimate, estimate
 from sweeps.executors.processes import STOPPED
-from sweeps.run import Run
-
-#: Runs in a group where the user does not say, by backend: see benchmarks/README.md for the curves behind them.
-LANES = {"cpu": 16, "gpu": 256, "tpu": 256}
+from sweeps.kinds import computed
 
 
 @dataclass(frozen=True)
@@ -35,7 +31,7 @@ class Request:
     """A sweep to execute. description: the content of study.json."""
 
     description: dict[str, Any]
-    runs: list[Run]
+    runs: list[kinds.Run]
     out: Path
     executor: str = "inline"
     workers: int = 0
@@ -59,17 +55,18 @@ def execute(request: Request, dry_run: bool = False) -> int:
     workers = request.workers or os.cpu_count() or 1
     open_study(request.out, request.description, "sweeps", write=False)
     cli.use_compilation_cache()
-    lanes = request.lanes or LANES.get(jax.default_backend(), LANES["cpu"])
+    kind = kinds.only(request.runs)
+    lanes = request.lanes or kind.lanes.get(jax.default_backend(), kind.lanes["cpu"])
     plan = store.plan(request.out, request.runs, lanes, request.again)
     cost = estimate(plan.groups, workers if request.executor == "processes" else 1)
-    _show_plan(console, request, plan, cost)
+    _show_plan(console, request, plan, cost, kind.unit)
     if dry_run:
         return 0
     open_study(request.out, request.description, "sweeps")
     ok = True
     if plan.groups:
         folders = [store.save_group(request.out, group, request.again) for group in plan.groups]
-        with stop_flag(console) as stopped, bar(console, f"{plan.runs} runs", cost.updates) as progress:
+        with stop_flag(console) as stopped, bar(console, f"{plan.runs} runs", cost.work, kind.unit) as progress:
             options = Options(request.save_seconds, request.chunk_updates, stopped, progress.advance)
             try:
                 ok = executor(folders, options, workers)
@@ -84,12 +81,12 @@ def _console() -> Console:
     return Console(highlight=False, markup=False)
 
 
-def _show_plan(console: Console, request: Request, plan: store.Plan, cost: Estimate) -> None:
+def _show_plan(console: Console, request: Request, plan: store.Plan, cost: Estimate, unit: str) -> None:
     done = f", {plan.finished} finished before" if plan.finished else ""
     failed = f", {plan.failed} failed before (python -m sweeps retry {request.out})" if plan.failed else ""
     console.print(
         f"{request.description['title']}: {plan.runs} runs to compute{done}{failed}\n"
-        f"{len(plan.groups)} groups, {cost.programs} compiled programs, {cost.updates:,} updates over all runs\n"
+        f"{len(plan.groups)} groups, {cost.programs} compiled programs, {cost.work:,} {unit} over all runs\n"
         f"memory: {cost.state_mib:.0f} MiB state of the largest group, {cost.data_mib:.0f} MiB data; "
         f"time: about {_duration(cost.seconds)} (order of magnitude)\n"
         f"results: {request.out}"
@@ -149,7 +146,7 @@ def show_status(folder: Path) -> int:
 def retry_runs(folder: Path, states: Sequence[str], executor: str, workers: int, lanes: int) -> int:
     """Compute the runs of a folder that are in one of `states` again."""
     description = read_json(folder / "study.json")
-    runs = [Run.from_config(line.config) for line in store.lines(folder).values() if line.status in states]
+    runs = [kinds.from_config(line.config) for line in store.lines(folder).values() if line.status in states]
     if not runs:
         _console().print(f"no {' or '.join(states)} runs in {folder}")
         return 0
@@ -176,6 +173,6 @@ def work_on(folder: Path, save_seconds: float, chunk_updates: int, console: Cons
     with stop_flag(console) as stopped:
         options = Options(save_seconds, chunk_updates, lambda: alone or stopped(), tell)
         try:
-            return 0 if compute(folder, store.load_group(folder), options) else 1
+            return 0 if computed(folder, options) else 1
         except Stopped:
             return STOPPED

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, combinations, product
+from typing import Any, Protocol
 
 from plasticity.errors import UserError
 from sweeps.run import Run
@@ -20,6 +21,14 @@ def subsets(*members: str) -> tuple[str, ...]:
     """All 2^n combinations of mitigation specs, smallest first, as spec texts; the empty one is `none`."""
     chosen = chain.from_iterable(combinations(members, size) for size in range(len(members) + 1))
     return tuple("+".join(combination) or "none" for combination in chosen)
+
+
+class Runs(Protocol):
+    """Anything that can list its runs."""
+
+    def runs(self) -> list[Any]:
+        """The runs in order, each id once. Raises `UserError` for a bad spec or an empty axis."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,12 @@ from typing import Any
 
 import jax
 
-from plasticity.identity import digest, resolved
+from plasticity.identity import digest
 from plasticity.method import Method
 from plasticity.mitigations import compose
 from plasticity.mitigations.base import Mitigation
-from sweeps.run import Run
+from sweeps import kinds
+from sweeps.kinds import Run
 
 PADDED_STAGES = ("penalty", "decay", "event")
 
@@ -57,8 +58,8 @@ class Group:
 
     @property
     def program(self) -> Any:
-        """What decides about compilation: structure of task, method and measure, and the shape of the group."""
-        return jax.tree.structure((self.first.task, self.padded[0])), self.first.measure, self.shape
+        """What decides about compilation: structure of the runs and their methods, and the shape of the group."""
+        return kinds.of(self.first).structure(self.first), jax.tree.structure(self.padded[0]), self.shape
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -74,7 +75,7 @@ def groups_of(runs: Sequence[Run], lanes: int) -> list[Group]:
 def _kind(run: Run) -> Any:
     """What all runs of a group have in common whatever their mitigations."""
     optimizer = jax.tree.structure(run.method.optimizer)
-    return digest(resolved(run.task)), digest(resolved(run.measure)), run.method.network, optimizer
+    return kinds.of(run).common(run), run.method.network, optimizer
 
 
 def _groups_of_kind(runs: Sequence[Run], lanes: int) -> Iterator[Group]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from plasticity import spec
 from plasticity.identity import digest, resolved
@@ -24,6 +24,8 @@ from tasks.measure import Measure
 @dataclass(frozen=True)
 class Run:
     """A task, what learns it, how it is measured, and a seed. `key` is the task's name within its study."""
+
+    kind: ClassVar[str] = "supervised"
 
     key: str
     task: Task

@@ -15,8 +15,8 @@ from plasticity.errors import UserError
 from plasticity.mitigations import compose
 from plasticity.mitigations.base import mitigations
 from plasticity.record import FINISHED, RunLine, Status, group_folders, read_json, read_runs, write_json, write_runs
+from sweeps import kinds
 from sweeps.grouping import Group, groups_of
-from sweeps.run import Run
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def lines(folder: Path) -> dict[str, RunLine]:
     return best
 
 
-def plan(folder: Path, runs: Sequence[Run], lanes: int, again: Iterable[str] = ()) -> Plan:
+def plan(folder: Path, runs: Sequence[kinds.Run], lanes: int, again: Iterable[str] = ()) -> Plan:
     """What remains to be computed of `runs`. again: statuses (`failed`, `diverged`) to compute once more."""
     known = lines(folder)
     skipped = {*FINISHED, "failed"} - set(again)
@@ -86,7 +86,7 @@ def load_group(path: Path) -> Group:
     """The group of a folder, lanes and padding as they were."""
     meta = read_json(path / "group.json")
     seeds, methods = meta["shape"]
-    runs = [Run.from_config(line.config) for line in read_runs(path)]
+    runs = [kinds.from_config(line.config) for line in read_runs(path)]
     if len(runs) != seeds * methods:
         raise UserError(f"{path}: runs.jsonl has {len(runs)} runs, group.json says {seeds} x {methods}")
     rows = tuple(tuple(runs[i * methods : (i + 1) * methods]) for i in range(seeds))

@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from plasticity import spec
 from plasticity.claims import Claim, to_json
 from plasticity.errors import unknown
 from plasticity.record import SCHEMA
-from sweeps.grid import Grid
-from sweeps.run import Run
+from sweeps import kinds
+from sweeps.grid import Runs
 
 
 @dataclass(frozen=True)
 class Scale:
     """A size at which a study is run. cost: what to expect, in words, with the machine it was measured on."""
 
-    grid: Grid
+    grid: Runs
     cost: str
     claims: tuple[Claim, ...] = ()
 
@@ -51,35 +50,26 @@ class Study:
             raise unknown(f"scale of study {self.name}", name, self.scales)
         return self.scales[name]()
 
-    def to_json(self, scale: str, runs: list[Run]) -> dict[str, Any]:
+    def to_json(self, scale: str, runs: Sequence[kinds.Run]) -> dict[str, Any]:
         """What study.json says, without time and command line."""
+        kind = kinds.only(runs)
         return {
             "schema": SCHEMA,
+            **({"kind": kind.name} if kind.name else {}),
             "name": self.name,
             "title": self.title,
             "description": self.description,
             "scale": scale,
-            "tasks": [self._task_json(run) for run in {run.key: run for run in reversed(runs)}.values()][::-1],
+            "tasks": [self._task_json(kind, run) for run in {run.key: run for run in reversed(runs)}.values()][::-1],
             "factors": [{"spec": text, "label": label} for text, label in self.factors.items()],
             "reference": self.reference,
             "claims": [to_json(claim) for claim in self.scale(scale).claims],
             "runs": len(runs),
         }
 
-    def _task_json(self, run: Run) -> dict[str, Any]:
-        from tasks.data import for_task
-
-        task = run.task
-        problem = task.problem(for_task(task))
-        return {
-            "key": run.key,
-            "label": self.task_labels.get(run.key, run.key),
-            "spec": spec.to_text(task),
-            "steps": task.steps,
-            "num_tasks": task.num_tasks,
-            "score_label": task.score_label,
-            "chance": float(problem.chance),
-        }
+    def _task_json(self, kind: kinds.Kind, run: kinds.Run) -> dict[str, Any]:
+        found = kind.task_json(run)
+        return {**found, "label": self.task_labels.get(run.key, found["label"])}
 
 
 def studies() -> dict[str, Study]:

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from plasticity.folder import Options, Stopped
-from sweeps.compute import compute
-from sweeps.store import load_group
+from sweeps.kinds import computed
 
 
 def inline(folders: Sequence[Path], options: Options, workers: int) -> bool:
@@ -16,5 +15,5 @@ def inline(folders: Sequence[Path], options: Options, workers: int) -> bool:
     for folder in folders:
         if options.stop():
             raise Stopped
-        ok = compute(folder, load_group(folder), options) and ok
+        ok = computed(folder, options) and ok
     return ok
