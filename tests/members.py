@@ -9,9 +9,11 @@ from plasticity.errors import UserError
 from plasticity.mitigations import mitigations
 from plasticity.networks import networks
 from plasticity.optimizers import optimizers
+from rl.agents import agents
+from rl.protocols import protocols
 from tasks.base import tasks
 
-FAMILIES = {family.singular: family for family in (mitigations, networks, optimizers, tasks)}
+FAMILIES = {family.singular: family for family in (mitigations, networks, optimizers, tasks, agents, protocols)}
 MEMBERS = [(family.singular, name) for family in FAMILIES.values() for name in family.members()]
 
 

@@ -55,7 +55,7 @@ class AgentConfig(Config):
 
     def validate(self) -> None:
         if self.atoms == 1:
-            raise UserError(f"{self.name}: atoms must be 0 (scalar values) or at least 2, got 1")
+            raise UserError(f"{self.name}: one of atoms cannot span +-value_max; give 0 (scalar values) or at least 2")
         if self.min_replay_steps > self.replay_steps:
             raise UserError(
                 f"{self.name}: min_replay_steps ({self.min_replay_steps}) is beyond replay_steps ({self.replay_steps})"
