@@ -141,14 +141,13 @@ class GroupFolder:
         self._frames.append(frame)
 
     def due(self, seconds: float) -> bool:
-        """Whether the last save was so long ago."""
+        """Whether rows were last written so long ago."""
         return time.monotonic() - self._saved_at >= seconds
 
     def save(self, state: Any, host: dict[str, Any]) -> None:
         """Write the rows so far, then a checkpoint. host: what the host knows, as plain data."""
         self.write_part()
         checkpoint.save(self.path / "checkpoints", self._saves, state, {**host, "saves": self._saves})
-        self._saved_at = time.monotonic()
 
     def write_part(self) -> None:
         """Write the rows so far, without a checkpoint; a resumed run computes and writes them again."""
@@ -156,6 +155,7 @@ class GroupFolder:
             rows.write_part(part_path(self.path, self._saves), self._frames)
         self._frames = []
         self._saves += 1
+        self._saved_at = time.monotonic()
 
     def finish(self, statuses: Sequence[tuple[str, str | None]]) -> None:
         """Write what is left and the final status of each run, then tidy up."""

@@ -20,6 +20,7 @@ from plasticity.identity import digest
 from plasticity.progress import bar, stop_flag
 from plasticity.record import FINISHED, RunLine, group_folders, read_runs, write_json, write_runs
 from rl import envs, render, study
+from rl.envs.envpool import check_installed
 from rl.evaluate import Policies, evaluate, groups_of
 from rl.run import Run
 from rl.train import train
@@ -44,8 +45,8 @@ def execute(request: Request, dry_run: bool = False) -> int:
     first = runs[0]
     if not request.save_seconds >= 0:
         raise UserError(f"--save-seconds must be >= 0, got {request.save_seconds}")
-    if request.choices.get("backend", "ale") == "envpool":
-        envs.envpool.check_installed()
+    if request.choices.get("backend") == "envpool" and envs.get(first.games[0]).suite == "atari":
+        check_installed()
     cli.use_compilation_cache()
     name = request.out.name
     about = study.description(name, f"{first.agent.name} on {study.task_json(first)['label']}", "", runs)
