@@ -105,7 +105,10 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _value(value: Any) -> str:
-    return format_number(value) if isinstance(value, float) else str(value).lower()
+    """As a spec has it: `none`, `true`, but a choice in its own capitals."""
+    if isinstance(value, float):
+        return format_number(value)
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
 def _columns(f: dataclasses.Field) -> tuple[str, ...]:
