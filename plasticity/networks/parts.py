@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from plasticity.activations import NONLINEARITIES
+from plasticity.errors import UserError
 from plasticity.network import Activation, Outgoing, Path, UnitLayer
 from plasticity.networks.base import Architecture
 from plasticity.networks.conv import conv
@@ -50,7 +51,10 @@ class Style:
 
 
 class Conv(nn.Module):
-    """A convolution with bias: parameters `kernel[k, k, in, features]` and `bias[features]`."""
+    """A convolution with bias: parameters `kernel[k, k, in, features]` and `bias[features]`.
+
+    Raises `UserError` where the input is no image, or smaller than a kernel that is not padded.
+    """
 
     features: int
     size: int
@@ -59,6 +63,12 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        if x.ndim != 4:
+            wanted = "[batch, height, width, channels]"
+            raise UserError(f"a convolutional network needs images {wanted}, got inputs of shape {list(x.shape)}")
+        if self.style.padding == "VALID" and min(x.shape[1:3]) < self.size:
+            small = f"{x.shape[1]} x {x.shape[2]}, smaller than the kernel of {self.size} x {self.size}"
+            raise UserError(f"the images are too small: layer {self.name} reads {small}, without padding")
         init, shape = self.style.init, (self.size, self.size, x.shape[-1], self.features)
         kernel = self.param("kernel", INITIALIZERS[init], shape)
         bias = self.param("bias", bias_initializer(init, self.size**2 * x.shape[-1]), (self.features,))
@@ -89,7 +99,8 @@ class Forward:
         if self.style.normalization == "layer":
             axes = tuple(range(1, z.ndim))
             z = nn.LayerNorm(name=f"norm_{name}", reduction_axes=axes, dtype=z.dtype)(z)
-        x = NONLINEARITIES[self.style.activation].apply(z, self.slope)
+        # A traced slope is float32 and would turn the rest of a bfloat16 network into float32.
+        x = NONLINEARITIES[self.style.activation].apply(z, jnp.asarray(self.slope, z.dtype))
         self.activations[name] = Activation(pre=z, post=x)
         return x
 
