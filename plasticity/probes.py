@@ -1,9 +1,9 @@
 """The trainability probe: how well a copy of a network still fits fresh targets, against a fresh network.
 
 Targets are y(x) = a + sin(1e5 f(x)), f a freshly initialised network of the same architecture and a the mean of the
-copy's own outputs, so that neither the network's scale nor its bias helps or hurts (Lyle et al. 2023,
-arXiv:2303.01486).
-Both copies get a fresh optimiser and the same batches; the loss after K updates is divided by the variance of the
+copy's own outputs, so that their mean neither helps nor hurts (Lyle et al. 2023, arXiv:2303.01486); their spread
+counts: outputs that vary over inputs by much more than 1 have that to unlearn first, and the loss may exceed 1. Both
+copies get a fresh optimiser and the same batches; the loss after K updates is divided by the variance of the
 targets: 1 is as good as predicting their mean, 0 is a perfect fit. Nothing of the run changes.
 """
 
