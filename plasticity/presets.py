@@ -12,10 +12,13 @@ T = TypeVar("T")
 def preset(**defaults: Any) -> Callable[[type[T]], type[T]]:
     """Class decorator, below `Family.register`: new defaults for inherited config fields, all else as it was.
 
-    Raises TypeError on a name that is no field of the base, so that a preset cannot set what nobody reads.
+    Raises TypeError on a name that is no field of the base, so that a preset cannot set what nobody reads, and above
+    `Family.register`, where it would come too late.
     """
 
     def decorate(cls: type[T]) -> type[T]:
+        if "__dataclass_fields__" in vars(cls):
+            raise TypeError(f"{cls.__name__} is registered already: preset belongs below Family.register")
         inherited = {f.name: f for f in dataclasses.fields(cls)}  # pyrefly: ignore
         for name, value in defaults.items():
             if name not in inherited:
