@@ -92,6 +92,8 @@ def compact(folder: Path) -> None:
     """Join the parts of a finished group into one file. A reader that finds the joined file ignores parts beside it."""
     duckdb, _ = _require()
     parts = sorted(folder.glob("part-*.parquet"))
+    if not parts:
+        return
     listed = ", ".join(f"'{_quoted(part)}'" for part in parts)
     with atomic(folder / COMPACTED) as aside, duckdb.connect() as connection:
         _copy(connection, f"(SELECT * FROM read_parquet([{listed}]))", aside)
