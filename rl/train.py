@@ -229,7 +229,9 @@ class _Training:
             scores = np.array([envs.normalized(run.games[game], score) for score in scores])
         lanes = len(self.runs)
         epsilon = np.full(lanes, self.plan.agent.epsilon(at.steps))
-        values = {"end_score": scores, **found, "epsilon": epsilon, "game": np.full(lanes, float(game)), **self._sums()}
+        values = {"end_score": scores, **found, "epsilon": epsilon, "game": np.full(lanes, float(game))}
+        if run.measure.every_updates == 0 or at.iteration + 1 == run.schedule.iterations:
+            values |= self._sums()  # else at the next measuring point: means over few updates would be noise
         period = run.measure.probe_iterations
         if period and not at.needs_reference and (at.iteration + 1) % period == 0:
             values |= jax.device_get(self.lanes.probe(at.iteration))

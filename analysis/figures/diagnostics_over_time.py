@@ -11,13 +11,14 @@ from analysis.study import Study
 NAME = "diagnostics_over_time"
 TITLE = "What builds up inside the network"
 CAPTION = (
-    "Diagnostics of the whole network at the end of each task against optimiser updates; a row is a diagnostic, a"
-    " column a task kind. Measured at the end of a task, so that spikes just after a switch do not alias into a "
-    "trend."
+    "Diagnostics of the whole network at the end of each task against optimiser updates; a row is a diagnostic, a "
+    "column a task kind (of a single task kind, a panel is a diagnostic). Measured at the end of a task, so that "
+    "spikes just after a switch do not alias into a trend."
 )
 RL_CAPTION = (
     "Diagnostics of the whole network against optimiser updates, as they were measured during training (means of "
-    "stretches where there are more records than a line can show); a row is a diagnostic, a column a game."
+    "stretches where there are more records than a line can show); a row is a diagnostic, a column a game (or a panel "
+    "a diagnostic, of a single game)."
 )
 ORDER = 40
 
@@ -33,6 +34,8 @@ def select(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
 def draw(plotted: pd.DataFrame, study: Study) -> Figure:
     names = diagnostics.names(plotted)
     tasks = [task for task in study.tasks if (plotted["task"] == task.key).any()]
+    if len(tasks) == 1:
+        return _one_task(plotted, study, names, tasks[0].label)
     figure, axes = panels.matrix(len(names), len(tasks))
     for i, name in enumerate(names):
         row = plotted[plotted["name"] == name]
@@ -49,5 +52,22 @@ def draw(plotted: pd.DataFrame, study: Study) -> Figure:
             if j == 0:
                 ax.set_ylabel(diagnostics.label(name))
     figure.align_ylabels()
+    panels.legend(figure, study, plotted["combination"], markers=False)
+    return figure
+
+
+def _one_task(plotted: pd.DataFrame, study: Study, names: list[str], label: str) -> Figure:
+    """A single column would be a tower: the diagnostics side by side instead."""
+    figure, axes = panels.grid(len(names), width=3.0, height=1.9)
+    for ax, name in zip(axes, names, strict=True):
+        own = plotted[plotted["name"] == name]
+        panels.bands(ax, own, study, "step", markers=False)
+        diagnostics.scale(ax, name, own["value"])
+        ax.set_title(diagnostics.label(name))
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+        ax.margins(x=0.02)
+    for ax in axes[-panels.MOST_COLUMNS :]:
+        ax.set_xlabel("optimiser updates")
+    figure.suptitle(label)
     panels.legend(figure, study, plotted["combination"], markers=False)
     return figure

@@ -25,6 +25,9 @@ from sweeps.grid import subsets
 from sweeps.studies.factorial import NORM, SOURCE, together
 from sweeps.study import Scale, Study
 
+SCORE = "end_score"
+PROBE = "Lyle et al. 2023, arXiv:2303.01486 (layer norm and the probe)"
+
 
 @dataclass(frozen=True)
 class Design:
@@ -44,16 +47,18 @@ class Design:
     def grid(self) -> AgentGrid:
         return AgentGrid(self.games, (self.agent,), subsets(NORM, self.l2), seeds=self.seeds, settings=self.settings)
 
-    def _over_games(self, *members: str, sign: float = 1.0) -> tuple[tuple[float, Outcome], ...]:
-        """The mean late score of a combination over the games."""
+    def _over_games(self, *members: str, sign: float = 1.0, metric: str = SCORE) -> tuple[tuple[float, Outcome], ...]:
+        """The mean of a combination over the games, in late iterations."""
         weight = sign / len(self.games)
-        return tuple((weight, Outcome(game, together(*members), last=self.late)) for game in self.games)
+        return tuple((weight, Outcome(game, together(*members), metric, last=self.late)) for game in self.games)
 
-    def _difference(self, one: tuple[str, ...], other: tuple[str, ...]) -> tuple[tuple[float, Outcome], ...]:
-        return (*self._over_games(*one), *self._over_games(*other, sign=-1.0))
+    def _difference(
+        self, one: tuple[str, ...], other: tuple[str, ...], metric: str = SCORE
+    ) -> tuple[tuple[float, Outcome], ...]:
+        return (*self._over_games(*one, metric=metric), *self._over_games(*other, sign=-1.0, metric=metric))
 
     def claims(self) -> tuple[Claim, ...]:
-        """C14 in two halves, and whether the two mitigations add up."""
+        """C14 in two halves, whether the two mitigations add up, and what the trainability probe says."""
         gain = Contrast("layer norm minus no mitigation, late iterations", self._difference((NORM,), ()))
         hurt = Contrast(
             "L2 minus no mitigation, late iterations", self._difference((self.l2,), ()), "less", self.margin
@@ -64,10 +69,13 @@ class Design:
             *self._over_games(self.l2, sign=-1.0),
             *self._over_games(),
         )
+        lost = self._difference((), (NORM,), metric="probe_loss")
+        probe = Contrast("probe loss of no mitigation minus layer norm, late iterations", lost)
         adds = Contrast("interaction of layer norm and L2, late iterations", both, margin=-self.margin)
         return (
             Claim("C14 (norm)", "Layer norm helps a value-based agent.", SOURCE, AllOf((gain,))),
             Claim("C14 (L2)", f"L2 does not help it by more than {self.margin:g}.", SOURCE, AllOf((hurt,))),
+            Claim("trainability", "An agent with layer norm stays more trainable.", PROBE, probe),
             Claim("additivity", f"The effects of layer norm and L2 add up (not below -{self.margin:g}).", SOURCE, adds),
         )
 
@@ -96,7 +104,7 @@ def laptop() -> Scale:
         games=("minatar_breakout",),
         agent="small_dqn",
         l2="l2(1e-4)",
-        seeds=5,
+        seeds=4,
         late=10,
         margin=0.5,
         settings={**SMALL, "frames": 100_000, "iteration_frames": 2_000, "checkpoint_iterations": 5}
