@@ -227,7 +227,7 @@ def gradient(
 
     grads, aux = jax.grad(loss_fn, has_aux=True)(learner.variables["params"])
     if agent.max_gradient_norm:
-        norm = optax.global_norm(grads)
+        norm = optax.tree.norm(grads)
         grads = jax.tree.map(lambda g: g * jnp.minimum(1.0, agent.max_gradient_norm / jnp.maximum(norm, 1e-20)), grads)
     return Gradient(grads, *aux)
 
