@@ -137,6 +137,7 @@ class AleEnv(Adapter):
             fresh, info = self._library.reset(options={"reset_mask": self._cut})
             frame[self._cut], lives[self._cut] = fresh[self._cut], info["lives"][self._cut]
             reward, over = np.where(self._cut, 0, np.asarray(reward)), over & ~self._cut
+        assert self._ended is not None  # `recv` comes after `restart`
         self._steps = np.where(self._ended, 0, self._steps + 1)
         self._cut = (self._steps >= self._limit) & ~over
         return frame.reshape(self.envs, *self.spec.shape), reward, over, self._cut, lives
