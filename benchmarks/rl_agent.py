@@ -17,7 +17,7 @@ from rl.measure import Measure
 from rl.replay import ring as ring_module
 from rl.run import Run
 from rl.schedule import Schedule
-from rl.train import plan_of
+from rl.planning import plan_of
 
 QUIET = Measure(every_updates=0)
 EPISODE = 200  # steps of an episode, on average

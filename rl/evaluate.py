@@ -21,9 +21,9 @@ from rl import envs, learner
 from rl.envs.base import Row
 from rl.episodes import Episodes
 from rl.learner import Plan
+from rl.planning import policy_plan
 from rl.program import programs, stacked
 from rl.run import Run
-from rl.train import plan_of
 
 POLICIES = ("best", "last")
 
@@ -46,7 +46,7 @@ class Policies:
         if newest is None or not lines:
             raise UserError(f"no saved policies in {group}: the first are written at the first checkpoint of training")
         runs = [Run.from_config(line.config) for line in lines]
-        plan, _ = plan_of(runs[0], 1)
+        plan = policy_plan(runs[0])
         method = stacked([run.method for run in runs])
         seeds = jax.numpy.array([run.seed for run in runs])
         template = jax.jit(jax.vmap(lambda m, s: learner.parts(plan, m, s).initial))(method, seeds)

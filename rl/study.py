@@ -11,8 +11,8 @@ import jax
 from plasticity import spec
 from plasticity.record import SCHEMA
 from rl import envs, learner
+from rl.planning import normalised, plan_of
 from rl.run import Run
-from rl.train import normalised, plan_of
 
 #: Rough floating-point operations a second in float32, by backend; and emulated frames a second of one core.
 RATE = {"cpu": 100e9, "gpu": 10e12, "tpu": 10e12}

@@ -30,10 +30,9 @@ from rl import envs, learner
 from rl.envs.base import Row, VecEnv
 from rl.episodes import Episodes
 from rl.lanes import Lanes
-from rl.learner import Plan, State
+from rl.learner import State
 from rl.measure import unit
-from rl.replay import capacity
-from rl.replay.ring import Layout
+from rl.planning import normalised, plan_of
 from rl.run import Run
 
 #: A replay up to this size is kept in checkpoints unless the user says otherwise.
@@ -64,37 +63,6 @@ class Position:
     lengths: list[list[int]] = field(default_factory=list)
     best: list[float] = field(default_factory=list)
     diverged: dict[str, int] = field(default_factory=dict)
-
-
-def normalised(run: Run) -> bool:
-    """Whether scores are human-normalised: where every game of the run has reference scores."""
-    return all(envs.get(game).human is not None for game in run.games)
-
-
-def plan_of(run: Run, lanes: int) -> tuple[Plan, capacity.Capacity]:
-    """What a group of `lanes` such runs is compiled for. Raises `UserError` for what cannot be, before any compute."""
-    agent, protocol = run.agent, run.protocol
-    specs = [envs.spec_of(game, protocol) for game in run.games]
-    run.schedule.cycles(specs[0].frames_per_step)
-    # Games of a sequence share one network: channels that a game lacks stay empty.
-    *shape, _ = specs[0].shape
-    frame_shape = (*shape, max(spec.shape[-1] for spec in specs))
-    room = Layout(10**6, run.schedule.envs, frame_shape, specs[0].dtype, protocol.stack, agent.n_step, agent.gamma)
-    prioritized = agent.priority != "none"
-    try:
-        held = capacity.choose(room, agent.replay_steps, batch=agent.batch_size, lanes=lanes, prioritized=prioritized)
-    except UserError as error:
-        raise UserError(f"{error}. Set it by --agent '{agent.name}(replay_steps=...)'") from None
-    layout = Layout(
-        held.slots, *(getattr(room, f) for f in ("envs", "frame_shape", "dtype", "stack", "n_step", "gamma"))
-    )
-    least = layout.least_slots * layout.envs
-    if agent.min_replay_steps < least:
-        raise UserError(f"{agent.name}: min_replay_steps must be at least {least} here, got {agent.min_replay_steps}")
-    actions = max(spec.actions for spec in specs)
-    plan = Plan(agent, protocol, layout, actions, run.measure.reference, held.on_device)
-    jax.eval_shape(lambda: learner.parts(plan, run.method, run.seed).initial)  # heads and networks that do not fit
-    return plan, held
 
 
 def train(

@@ -15,7 +15,8 @@ from rl import learner
 from rl.measure import Measure
 from rl.run import Run
 from rl.schedule import Schedule
-from rl.train import plan_of, train
+from rl.planning import plan_of
+from rl.train import train
 
 #: A budget that fits any preset into seconds.
 BUDGET = "replay_steps=2000, min_replay_steps=200, replay_ratio=1, target_updates=50, epsilon_decay_steps=500"

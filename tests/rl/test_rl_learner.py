@@ -18,7 +18,7 @@ from rl.replay import ring as rings
 from rl.replay.ring import Layout, Stored
 from rl.run import Run
 from rl.schedule import Schedule
-from rl.train import plan_of
+from rl.planning import plan_of
 
 ENVS, ACTIONS, SLOTS, SEED, ROWS = 2, 3, 40, 5, 30
 LR, BETA = 0.1, 0.5
