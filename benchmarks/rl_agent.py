@@ -14,10 +14,10 @@ from rl.envs.base import Row
 from rl.lanes import Lanes
 from rl.learner import Plan
 from rl.measure import Measure
+from rl.planning import plan_of
 from rl.replay import ring as ring_module
 from rl.run import Run
 from rl.schedule import Schedule
-from rl.planning import plan_of
 
 QUIET = Measure(every_updates=0)
 EPISODE = 200  # steps of an episode, on average

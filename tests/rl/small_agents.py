@@ -13,9 +13,9 @@ from plasticity.record import RunLine
 from plasticity.rows import COMPACTED
 from rl import learner
 from rl.measure import Measure
+from rl.planning import plan_of
 from rl.run import Run
 from rl.schedule import Schedule
-from rl.planning import plan_of
 from rl.train import train
 
 #: A budget that fits any preset into seconds.

@@ -13,12 +13,12 @@ from rl import learner
 from rl.envs.base import Row
 from rl.learner import Plan
 from rl.measure import Measure, drawn_for, measure, unit
+from rl.planning import plan_of
 from rl.protocols import protocols
 from rl.replay import ring as rings
 from rl.replay.ring import Layout, Stored
 from rl.run import Run
 from rl.schedule import Schedule
-from rl.planning import plan_of
 
 ENVS, ACTIONS, SLOTS, SEED, ROWS = 2, 3, 40, 5, 30
 LR, BETA = 0.1, 0.5
