@@ -4,6 +4,7 @@
 
     readings = plasticity.diagnose(activations=activations, params=params)
     loss, taps = plasticity.capture(loss_fn)(params, batch)
+    monitor = plasticity.Monitor(every=500)
     members = plasticity.mitigation("layer_norm+redo(tau=0.1)+l2(1e-5)")
 
 Everything here is imported when it is first used: `import plasticity` costs a few milliseconds and brings neither
@@ -22,12 +23,14 @@ if TYPE_CHECKING:
     from plasticity.diagnostics import diagnose
     from plasticity.errors import UserError
     from plasticity.mitigations import Mitigation
+    from plasticity.monitor import Monitor
     from plasticity.network import Network
     from plasticity.spec import build, to_text
 
 #: Public name -> the module that it comes from.
 _HOME = {
     "Mitigation": "plasticity.mitigations",
+    "Monitor": "plasticity.monitor",
     "Network": "plasticity.network",
     "UserError": "plasticity.errors",
     "build": "plasticity.spec",
@@ -40,6 +43,7 @@ _MODULES = ("diagnostics", "mitigations", "networks", "optimizers", "record", "r
 
 __all__ = [
     "Mitigation",
+    "Monitor",
     "Network",
     "UserError",
     "build",
