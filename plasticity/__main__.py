@@ -34,8 +34,8 @@ def list_(family: tyro.conf.Positional[str] = "all") -> None:
     Args:
         family: mitigations, diagnostics, networks, optimizers, or all.
     """
-    from plasticity.describe import config_row, diagnostic_row, listing
-    from plasticity.diagnostics import diagnostics
+    from plasticity.describe import config_row, diagnostic_row, listing, standalone_row
+    from plasticity.diagnostics import diagnostics, standalones
 
     configs = families()
     names = [*configs, "diagnostics"]
@@ -48,6 +48,9 @@ def list_(family: tyro.conf.Positional[str] = "all") -> None:
         else:
             rows = [config_row(key, cls) for key, cls in configs[name].members().items()]
         console.print(listing(name, rows))
+        if name == "diagnostics":
+            alone = [standalone_row(member) for member in standalones().values()]
+            console.print(listing("diagnostics that are called on their own", alone))
     console.print("plasticity describe NAME  shows one of them; task streams: python -m tasks list", style="dim")
 
 
@@ -57,13 +60,13 @@ def describe(name: tyro.conf.Positional[str]) -> None:
     Args:
         name: a member of any family, as `list` shows it.
     """
-    from plasticity.describe import describe_config, describe_diagnostic
-    from plasticity.diagnostics import diagnostics
+    from plasticity.describe import describe_config, describe_diagnostic, describe_standalone
+    from plasticity.diagnostics import diagnostics, standalones
 
     console = Console(highlight=False)
     configs = families().values()
-    measures = diagnostics()
-    known = {key for family in configs for key in family.members()} | set(measures)
+    measures, alone = diagnostics(), standalones()
+    known = {key for family in configs for key in family.members()} | set(measures) | set(alone)
     if name not in known:
         raise unknown("name", name, known)
     # A name may stand in more than one family; then each of them is shown.
@@ -74,6 +77,8 @@ def describe(name: tyro.conf.Positional[str]) -> None:
             describe_config(console, name, cls, f"{family.singular}, stage {stage}" if stage else family.singular)
     if name in measures:
         describe_diagnostic(console, measures[name])
+    if name in alone:
+        describe_standalone(console, alone[name])
 
 
 def doctor() -> int:

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from plasticity.config import Config, allowed_range
 from plasticity.diagnostics.base import Diagnostic
+from plasticity.diagnostics.standalone import Standalone
 from plasticity.registry import summary
 from plasticity.spec import format_number
 
@@ -49,6 +50,11 @@ def diagnostic_row(diagnostic: Diagnostic) -> tuple[str, str, str]:
     parts = [f"{name}={_value(default)}" for name, default in diagnostic.thresholds.items()]
     name = f"{diagnostic.name}({', '.join(parts)})" if parts else diagnostic.name
     return name, f"{diagnostic.summary} [{diagnostic.unit}]", diagnostic.reference
+
+
+def standalone_row(member: Standalone) -> tuple[str, str, str]:
+    """A diagnostic that is called on its own as a row of `listing`."""
+    return member.name, f"{member.summary} [{member.unit}]", member.reference
 
 
 def describe_config(
@@ -85,6 +91,16 @@ def describe_diagnostic(console: Console, diagnostic: Diagnostic) -> None:
             table.add_row(name, _value(default))
         console.print(table)
     _reference(console, diagnostic.reference)
+
+
+def describe_standalone(console: Console, member: Standalone) -> None:
+    """Print a diagnostic that is called on its own: its signature, docstring, unit, range, cost and reference."""
+    _head(console, member.name, "diagnostic, called on its own", member.function.__doc__)
+    console.print(f"\n{escape(member.signature)}")
+    low, high = (format_number(bound) for bound in member.range)
+    console.print(f"\nunit: {escape(member.unit)}; range: {low} to {high}")
+    console.print(f"cost: {escape(member.cost)}")
+    _reference(console, member.reference)
 
 
 def _head(console: Console, name: str, what: str, docstring: str | None) -> None:

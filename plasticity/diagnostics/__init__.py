@@ -17,16 +17,19 @@ from plasticity.diagnostics.base import (
     thresholds_of,
     unit_of,
 )
+from plasticity.diagnostics.standalone import Standalone, standalones
 
 __all__ = [
     "Diagnostic",
     "Layer",
     "Observation",
     "Reading",
+    "Standalone",
     "diagnose",
     "diagnostic",
     "diagnostics",
     "get",
+    "standalones",
     "thresholds_of",
     "unit_of",
 ]

@@ -229,7 +229,12 @@ def get(name: str) -> Diagnostic:
     """The diagnostic called `name`; a `UserError` with the nearest match if there is none."""
     members = diagnostics()
     if name not in members:
-        raise unknown("diagnostic", name, members)
+        from plasticity.diagnostics.standalone import standalones
+
+        others = standalones()
+        if name in others:
+            raise UserError(f"diagnostic {name!r} is called on its own, as {others[name].address}, not by diagnose")
+        raise unknown("diagnostic", name, {*members, *others})
     return members[name]
 
 

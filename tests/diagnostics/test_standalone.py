@@ -1,0 +1,112 @@
+"""The registry of diagnostics that are called on their own, and how the command line shows them."""
+
+import math
+
+import pytest
+
+from plasticity.__main__ import main
+from plasticity.diagnostics import base, diagnose, diagnostics, standalones
+from plasticity.diagnostics import standalone as module
+from plasticity.diagnostics.standalone import standalone
+from plasticity.errors import UserError
+
+STATED = {"unit": "u", "range": (0, 1), "cost": "one [gradient]", "reference": "Nobody 2000"}
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    """The module, with a copy of the registry that a test may add to."""
+    monkeypatch.setattr(module, "_members", dict(standalones()))
+    return module
+
+
+def measured(loss, *batch, key: int = 0, share: "float" = 0.5, **rest: str) -> "Float[Array, 'n n']":
+    """First line.
+
+    Second paragraph with [brackets].
+    """
+
+
+def plain(x, *, order=3): ...
+
+
+def test_registration_refuses_what_would_confuse(registry):
+    def documented():
+        """Documented."""
+
+    for name, function, message in [
+        ("srank", documented, "registered twice"),
+        ("new/layer", documented, "no '/'"),
+        ("new", plain, "docstring"),
+    ]:
+        with pytest.raises(TypeError, match=message):
+            standalone(name=name, **STATED)(function)
+    standalone(name="new", **STATED)(documented)
+    standalone(name="new", **STATED)(documented)  # a module that is loaded again
+    with pytest.raises(TypeError, match="registered twice"):
+        standalone(name="new", **STATED)(measured)
+
+
+def test_the_function_itself_is_unchanged(registry):
+    assert standalone(name="measured", **STATED)(measured) is measured
+
+
+def test_signature_has_one_argument_a_line(registry):
+    standalone(name="measured", **STATED)(measured)
+    member = registry.get("measured")
+    address, *lines = member.signature.splitlines()
+    assert address == f"{measured.__module__}.measured("
+    assert [line.strip() for line in lines] == [
+        "loss,",
+        "*batch,",
+        "key: int = 0,",
+        "share: float = 0.5,",
+        "**rest: str,",
+        ") -> Float[Array, 'n n']",
+    ]
+    assert registry.Standalone("plain", function=plain, **STATED).signature.splitlines()[2:4] == [
+        "    *,",
+        "    order = 3,",
+    ]
+    assert member.summary == "First line."
+
+
+def test_command_line_lists_and_describes(registry, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    standalone(name="measured", **STATED)(measured)
+    assert main(["list", "diagnostics"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "First line. [u]" in shown.partition("called on their own")[2]
+    assert main(["describe", "measured"]) == 0
+    shown = capsys.readouterr().out
+    for words in ("called on its own", "with [brackets]", "    *batch,", "unit: u; range: 0 to 1", "one [gradient]"):
+        assert words in shown
+    assert "reference: Nobody 2000" in shown
+    assert main(["describe", "mesured"]) == 2
+    assert "Did you mean 'measured'?" in capsys.readouterr().err
+
+
+def test_unknown_names_are_matched_with_both_kinds(registry):
+    standalone(name="measured", **STATED)(measured)
+    for get in (registry.get, base.get):
+        with pytest.raises(UserError, match="Did you mean 'measured'"):
+            get("mesured")
+        with pytest.raises(UserError, match="Did you mean 'stable_rank'"):
+            get("stabel_rank")
+    with pytest.raises(UserError, match=r"'measured' is called on its own, as .*\.measured"):
+        diagnose(choose=["measured"])
+
+
+@pytest.mark.parametrize("name", list(standalones()))
+def test_every_member_says_what_it_is(name, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    member = standalones()[name]
+    assert member.summary.endswith((".", ":"))
+    assert member.unit
+    assert member.cost
+    assert member.reference
+    low, high = member.range
+    assert low < high or math.isnan(low)
+    assert name not in diagnostics()
+    assert main(["describe", name]) == 0
+    assert f"{member.address}(" in capsys.readouterr().out
