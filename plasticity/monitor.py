@@ -49,8 +49,9 @@ class Monitor:
     """Measure a network as it trains.
 
     every: steps between measurements. dense: also measure 1, 2, 4, 8, ... steps after the start and after each
-    announced task change. choose: names of diagnostics, None for all that what is passed allows. activation, learning_rate,
-    thresholds: as for `diagnose`. reference: a batch to measure on, kept for you as `monitor.reference`.
+    announced task change. choose: names of diagnostics, None for all that what is passed allows.
+    activation, learning_rate, thresholds: as for `diagnose`. reference: a batch to measure on, kept for you as
+    `monitor.reference`.
 
     jsonl: a file that gets one line a measurement, at once; it is appended to. mirror: a TensorBoard or W&B run to
     copy values to: a folder for `tensorboard:FOLDER`, `wandb:PROJECT`, or an object with `add_scalar(name, value,
