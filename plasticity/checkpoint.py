@@ -8,8 +8,10 @@ group lives on one, and a single renamed file is atomic without its help and loa
 
 from __future__ import annotations
 
+import contextlib
 import json
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +40,9 @@ def latest(folder: Path) -> Path | None:
 
 def load(path: Path, template: Any) -> tuple[Any, dict[str, Any]]:
     """The state in the structure of `template`, and the host's part. Raises `UserError` if they do not fit."""
-    try:
-        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
-            host = json.loads(str(file["host"]))
-            stored = [file[f"leaf_{i}"] for i in range(len(file.files) - 1)]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"cannot read checkpoint {path}: {error}; delete it to start its group again") from None
+    with _opened(path) as file:
+        host = json.loads(str(file["host"]))
+        stored = [file[f"leaf_{i}"] for i in range(len(file.files) - 1)]
     leaves, structure = jax.tree.flatten(template)
     wanted = [_to_numpy(leaf) for leaf in leaves]
     if [(a.shape, a.dtype) for a in stored] != [(a.shape, a.dtype) for a in wanted]:
@@ -51,13 +50,31 @@ def load(path: Path, template: Any) -> tuple[Any, dict[str, Any]]:
     return jax.tree.unflatten(structure, [_like(a, leaf) for a, leaf in zip(stored, leaves, strict=True)]), host
 
 
-def _to_numpy(leaf: jax.Array) -> np.ndarray:
+def host_part(path: Path) -> dict[str, Any]:
+    """What the host knew, without reading the state. Raises `UserError` if the file cannot be read."""
+    with _opened(path) as file:
+        return json.loads(str(file["host"]))
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
+            yield file
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"cannot read checkpoint {path}: {error}; delete it to start its group again") from None
+
+
+def _to_numpy(leaf: Any) -> np.ndarray:
     if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         leaf = jax.random.key_data(leaf)
     return np.asarray(leaf)
 
 
-def _like(array: np.ndarray, leaf: jax.Array) -> jax.Array:
+def _like(array: np.ndarray, leaf: Any) -> Any:
+    if isinstance(leaf, np.ndarray):
+        return array
     if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(jax.numpy.asarray(array), impl=jax.random.key_impl(leaf))
-    return jax.device_put(array, leaf.sharding)
+    # Committed to its devices only if the template is: else every program would be compiled for that once more.
+    return jax.device_put(array, leaf.sharding if leaf.committed else None)

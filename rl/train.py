@@ -295,6 +295,9 @@ class _Training:
         return self.lanes.state if self.save_replay else without_replay(self.lanes.state)
 
     def _resume(self) -> None:
+        newest = checkpoint.latest(self.folder.path / "checkpoints")
+        if newest is not None and checkpoint.host_part(newest)["replay_saved"] != self.save_replay:
+            raise UserError("this run was begun with another choice about saving the replay; give the same one")
         found = self.folder.resume(self._saved_state())
         if found is None:
             return
@@ -302,8 +305,6 @@ class _Training:
         host["best"] = [-math.inf if b is None else b for b in host["best"]]
         self.position = at = Position(**host)
         self.episodes.returns, self.episodes.lengths = at.returns, at.lengths
-        if at.replay_saved != self.save_replay:
-            raise UserError("this run was begun with another choice about saving the replay; give the same one")
         if self.lanes.frames is not None and self.save_replay:
             self.lanes.state, self.lanes.frames.frames[...] = state
         else:
