@@ -99,6 +99,7 @@ def train(
     measure_updates: int = -1,
     reference: int = 256,
     ranks: bool = True,
+    also: str = "",
     probe_iterations: int = 0,
     probe_updates: int = 200,
     out: Path | None = None,
@@ -130,6 +131,7 @@ def train(
         measure_updates: updates between diagnostics, beside the dense ones at the start; 0 means never, -1 chooses.
         reference: observations on which diagnostics are taken.
         ranks: also take the rank metrics.
+        also: further diagnostics, such as 'pca_rank zero_activations'.
         probe_iterations: iterations between trainability probes; 0 means never.
         probe_updates: updates for which a probe trains a copy.
         out: results folder; default runs/AGENT-GAME.
@@ -162,6 +164,7 @@ def train(
         "measure_updates": measure_updates,
         "reference": reference,
         "ranks": ranks,
+        "also": also,
         "probe_iterations": probe_iterations,
         "probe_updates": probe_updates,
     }

@@ -21,6 +21,7 @@ from plasticity import probes
 from plasticity.config import Config, config, static
 from plasticity.diagnostics import diagnose, unit_of
 from plasticity.diagnostics.sets import CHEAP, RANKS
+from plasticity.diagnostics.sets import named as further
 from plasticity.method import Method
 from plasticity.rng import named, stream
 from rl.learner import Batch, Plan, State, gradient, outputs, parts, step
@@ -59,8 +60,12 @@ class Measure(Config):
     every_updates: int = static(20_000, ge=0, unit="updates", help="period of the diagnostics; 0 = never")
     reference: int = static(256, ge=2, unit="observations", help="size of the reference batch")
     ranks: bool = static(True, help="also the rank metrics of dense layers")
+    also: str = static("", help="further diagnostics: names with spaces between")
     probe_iterations: int = static(0, ge=0, unit="iterations", help="period of the trainability probe; 0 = never")
     probe_updates: int = static(200, ge=1, unit="updates", help="that the probe trains a copy for")
+
+    def validate(self) -> None:
+        further(self.also)
 
     def due(self, before: int, after: int) -> bool:
         """Whether a measuring point lies in the updates `before + 1 ... after`."""
@@ -106,7 +111,7 @@ def measure(
         updates=updates,
         activation=setting.network.activation,
         learning_rate=setting.learning_rate,
-        choose=CHEAP,
+        choose=dict.fromkeys((*CHEAP, *further(schedule.also))),
     )
     dense = {name: a for name, a in activations.items() if a.post.ndim == 2}
     if schedule.ranks and dense:

@@ -58,6 +58,7 @@ def run(
     study: tyro.conf.Positional[str],
     scale: str = "laptop",
     out: Path | None = None,
+    also: str = "",
     executor: str = "inline",
     workers: int = 0,
     lanes: int = 0,
@@ -70,8 +71,9 @@ def run(
 
     Args:
         study: name of a study, as `list` shows it.
-        scale: size of the study: smoke, laptop or paper.
+        scale: size of the study, as `list` shows them.
         out: results folder; default runs/STUDY-SCALE.
+        also: further diagnostics to record, such as 'pca_rank zero_activations'; the runs then have ids of their own.
         executor: inline (this process) or processes (one process a core).
         workers: processes at a time; 0 means one per core.
         lanes: most runs in a group; 0 chooses by the kind of device.
@@ -81,10 +83,11 @@ def run(
         print_config: print study.json and the config of every run as JSON, and write nothing.
     """
     from sweeps.command import Request, execute
+    from sweeps.kinds import measured
     from sweeps.study import get
 
     chosen = get(study)
-    runs = chosen.scale(scale).grid.runs()
+    runs = measured(chosen.scale(scale).grid.runs(), also)
     request = Request(
         description=chosen.to_json(scale, runs),
         runs=runs,
@@ -113,6 +116,7 @@ def grid(
     network: list[str] | None = None,
     optimizer: list[str] | None = None,
     seeds: int = 5,
+    also: str = "",
     out: Path | None = None,
     executor: str = "inline",
     workers: int = 0,
@@ -135,6 +139,7 @@ def grid(
         network: one or more network specs; default mlp, with games the agent's own.
         optimizer: one or more optimiser specs; default adam, with games the agent's own.
         seeds: number of seeds, from 0.
+        also: further diagnostics to record, such as 'pca_rank zero_activations'.
         out: results folder; default runs/NAME.
         executor: inline (this process) or processes (one process a core).
         workers: processes at a time; 0 means one per core.
@@ -146,6 +151,7 @@ def grid(
     from sweeps.command import Request, execute
     from sweeps.grid import Grid
     from sweeps.grid import subsets as all_subsets
+    from sweeps.kinds import measured
     from sweeps.study import Scale, Study
 
     combinations = [*(mitigations or []), *(all_subsets(*subsets) if subsets else [])] or ["none"]
@@ -159,7 +165,7 @@ def grid(
     else:
         axes = Grid(task or [], combinations, network or ["mlp"], optimizer or ["adam"], seeds)
     study = Study(name, name, "A sweep without claims.", {"own": lambda: Scale(axes, "")})
-    runs = axes.runs()
+    runs = measured(axes.runs(), also)
     request = Request(
         description=study.to_json("own", runs),
         runs=runs,

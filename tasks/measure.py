@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from plasticity.config import Config, config, static
 from plasticity.diagnostics import diagnose
-from plasticity.diagnostics.sets import CHEAP, RANKS
+from plasticity.diagnostics.sets import CHEAP, RANKS, named
 from plasticity.mitigations.base import Setting
 from plasticity.network import Params
 
@@ -29,6 +29,10 @@ class Measure(Config):
     points: str = static("dense", choices=("dense", "end", "off"), help="dense: after 1, 2, 4, ... updates; end; off")
     reference: int = static(256, ge=1, unit="examples", help="size of the reference batch")
     ranks_every: int = static(1, ge=0, unit="tasks", help="period of the rank metrics; 0 = never")
+    also: str = static("", help="further diagnostics at every point: names with spaces between")
+
+    def validate(self) -> None:
+        named(self.also)
 
     def updates(self, steps: int, longest: int | None = None) -> tuple[int, ...]:
         """The measuring points within a task of `steps` updates: ascending, ending with `steps`.
@@ -60,7 +64,7 @@ class Measure(Config):
             updates=updates,
             activation=setting.network.activation,
             learning_rate=setting.learning_rate,
-            choose=CHEAP,
+            choose=dict.fromkeys((*CHEAP, *named(self.also))),
         )
 
     def ranks(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -93,3 +94,10 @@ def computed(path: Path, options: Options) -> bool:
 
     group = load_group(path)
     return of(group.first).compute(path, group, options)
+
+
+def measured(runs: Sequence[Run], also: str) -> list[Run]:
+    """The runs with further diagnostics, names with spaces between. They are other runs, with ids of their own."""
+    if not also.strip():
+        return list(runs)
+    return [replace(run, measure=replace(run.measure, also=also)) for run in runs]

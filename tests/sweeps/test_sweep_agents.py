@@ -71,6 +71,19 @@ def test_a_sweep_over_a_game_from_the_command_line(tmp_path, capsys):
     assert "0 runs to compute, 4 finished before" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.parametrize("kind", ["tasks", "games"])
+def test_further_diagnostics_are_recorded_through_configuration_alone(kind, tmp_path, capsys):
+    task = "label_reset(steps=4, num_tasks=2, examples_used=40, batch_size=20, pool=2)"
+    game = ["--game", "probe_value", "--agent", AGENT, "--frames", "160", "--iteration-frames", "80"]
+    axes = ["--task", task] if kind == "tasks" else game
+    common = ["grid", "--name", "x", *axes, "--network", "mlp(8, 1)", "--seeds", "1", "--out", str(tmp_path / "x")]
+    assert main([*common, "--also", "weight_magnitud"]) == 2
+    assert "Did you mean 'weight_magnitude'" in capsys.readouterr().err
+    assert main([*common, "--also", "weight_magnitude affine_fit_units"]) == 0
+    _, frame = load(tmp_path / "x")
+    assert {"weight_magnitude", "affine_fit_units", "dead_units"} <= set(frame["name"])
+
+
 def test_either_tasks_or_games(capsys):
     assert main(["grid", "--name", "x"]) == 2
     assert main(["grid", "--name", "x", "--task", "label_reset", "--game", "pong"]) == 2
