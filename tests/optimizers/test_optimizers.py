@@ -23,6 +23,7 @@ GRADS = [
 ]
 GRADS[3]["w"][0] = 0.0
 SPECS = ["adam", "adam(0.01, b1=0.8, b2=0.9, eps=1e-9, eps_root=1e-3)", "adam(b1=0)", "sgd", "sgd(0.1, momentum=0.9)"]
+SPECS += ["rmsprop", "rmsprop(0.01, centered=true)"]
 
 
 def run(tx, grads=GRADS, state=None, params=PARAMS):
