@@ -96,6 +96,17 @@ def test_a_lane_is_what_it_is_alone(group):
             np.testing.assert_array_equal(getattr(one.ring, name), getattr(alone.state.ring, name)[0])
 
 
+def test_the_replay_holds_the_rows_of_each_lane(group):
+    ring, count = group[0].state.ring, group[0].count
+    assert count == 26
+    for lane, stream in enumerate(STREAMS):
+        for k, row in enumerate(stream):
+            np.testing.assert_array_equal(ring.frames[lane, k], row.frame.reshape(ENVS, -1))
+            np.testing.assert_array_equal(ring.action[lane, k], group[1][k, ENVS * lane : ENVS * (lane + 1)])
+            np.testing.assert_allclose(ring.reward[lane, k], np.clip(row.reward, -1, 1))
+        np.testing.assert_array_equal(ring.frames[lane, count:], 0)
+
+
 def test_lanes_differ_by_seed_and_by_strength(group):
     kernels = group[0].state.learner.variables["params"]["hidden_0"]["kernel"]
     assert not np.allclose(kernels[0], kernels[1])

@@ -18,6 +18,7 @@ from small_agents import folder_of, policies, rows_of, runs_of, trained
 from plasticity.errors import UserError
 from plasticity.folder import Options, Stopped
 from plasticity.record import read_runs
+from rl.envs.stepped import SteppedEnv
 from rl.lanes import Lanes
 from rl.measure import Measure
 from rl.planning import plan_of
@@ -26,7 +27,10 @@ from rl.replay import capacity
 from rl.train import train
 
 ROOT = Path(__file__).parents[2]
-AGENT = "dopamine_rainbow(replay_steps=300, min_replay_steps=40, batch_size=4, atoms=5, target_updates=7, n_step=2)"
+AGENT = (
+    "dopamine_rainbow(replay_steps=300, min_replay_steps=40, batch_size=4, atoms=5, target_updates=7, n_step=2, "
+    "replay_ratio=0.375)"
+)
 SCHEDULE = {"frames": 720, "iteration_frames": 120, "envs": 2, "checkpoint_iterations": 2}
 OFTEN = Measure(every_updates=16, reference=4, ranks=False)
 
@@ -186,13 +190,13 @@ def test_a_stopped_run_goes_on_with_the_right_number_of_updates(cycle, saved, le
     with pytest.raises(Stopped):
         trained(tmp_path, group(), stop_in(cycle), save_replay=saved)
     before = sum(updates for _, updates, _ in learned)
-    # The replay holds 40 rows at the 20th cycle; from there on half an update a cycle.
-    assert before == (cycle - 19) // 2
+    # The replay holds 40 rows at the 20th cycle; from there on three quarters of an update a cycle.
+    assert before == (cycle - 19) * 3 // 4
     assert policies(tmp_path, group()) is not None
     rows = trained(tmp_path, group(), save_replay=saved)
     total = sum(updates for _, updates, _ in learned)
     # Without its replay the agent waits until it is filled again; the updates that it misses are not made up for.
-    assert total == ((360 - 19) // 2 if saved else (360 - 2 * 19) // 2)
+    assert total == (360 - 19 * (1 if saved else 2)) * 3 // 4
     assert max(updates for _, updates, _ in learned) == 1
     numbers = [first for first, _, _ in learned]
     assert numbers == list(range(total))
@@ -231,4 +235,21 @@ def test_a_group_that_is_stopped_twice_is_done_in_the_end(learned, tmp_path):
         with pytest.raises(Stopped):
             train(folder_of(tmp_path, group()), group(), [r.method for r in group()], stop_in(cycle))
     trained(tmp_path, group())
-    assert sum(updates for _, updates, _ in learned) == (360 - 19) // 2
+    assert sum(updates for _, updates, _ in learned) == (360 - 19) * 3 // 4
+
+
+def test_episodes_after_a_stop_are_new_ones(learned, tmp_path, monkeypatch):
+    """Every environment of every lane gets a seed of its own at each restart."""
+    seeds = []
+    original = SteppedEnv._restart
+
+    def watched(env, given):
+        seeds.append(given)
+        return original(env, given)
+
+    monkeypatch.setattr(SteppedEnv, "_restart", watched)
+    with pytest.raises(Stopped):
+        trained(tmp_path, group(), stop_in(75))
+    trained(tmp_path, group())
+    assert len(seeds) == 4  # at the start, after the stop, at two checkpoints
+    assert len({seed for each in seeds for seed in each}) == 4 * 4

@@ -139,6 +139,22 @@ def test_an_iteration_without_an_episode_has_no_score(tmp_path):
     assert again[again.name == "end_score"].empty  # fresh episodes each time: none ends
 
 
+def test_an_episode_that_ends_with_its_iteration_counts(tmp_path):
+    rows = trained(tmp_path, fake(frames=48, iteration_frames=24, envs=2, checkpoint_iterations=1))
+    assert rows[rows.name == "episodes"].value.tolist() == [2, 2]  # 12 steps are an episode and an iteration
+
+
+@pytest.mark.parametrize(("ratio", "each"), [(0.375, 0.75), (1.5, 3), (0.125, 0.25)])
+def test_updates_are_a_function_of_agent_steps(ratio, each, tmp_path, monkeypatch):
+    calls = Calls(monkeypatch)
+    trained(tmp_path, fake(FAKE.replace("batch_size", f"replay_ratio={ratio}, batch_size"), frames=120,
+                           iteration_frames=60, envs=2))  # fmt: skip
+    done = [first + updates for _, first, updates in calls.of("learn")]
+    # The replay holds its 40 rows from the 20th of 60 cycles on.
+    owed = [int(each * n) for n in range(1, 42)]
+    assert done == sorted(set(owed) - {0})
+
+
 class Calls:
     """What the training loop asks of its lanes."""
 
