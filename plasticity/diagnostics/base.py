@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import entry_points
@@ -24,10 +24,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from plasticity.activations import NONLINEARITIES
+from plasticity.diagnostics.arrays import Scalar, as_rows, check_tree
+from plasticity.diagnostics.arrays import magnitude as magnitude
+from plasticity.diagnostics.arrays import safe_ratio as safe_ratio
 from plasticity.errors import UserError, unknown
 from plasticity.network import Params
 
-Scalar = Float[Array, ""]
 #: The name of a nonlinearity of the suite, or any elementwise differentiable function.
 Phi = str | Callable[[jax.Array], jax.Array]
 
@@ -35,13 +37,21 @@ Phi = str | Callable[[jax.Array], jax.Array]
 NEEDS = {
     "activations": "activations=",
     "preactivations": "activations= with (pre, post) for every layer",
+    "reference_activations": "reference_activations=",
     "singular_values": "activations=",
+    "exact_singular_values": "activations=",
     "params": "params=",
     "initial_params": "initial_params=",
     "grads": "grads=",
+    "grads_2": "grads_2=",
     "updates": "updates=",
+    "previous_updates": "previous_updates=",
+    "opt_state": "opt_state=",
     "learning_rate": "learning_rate=",
 }
+
+#: How `diagnose` may get singular values; see `plasticity.diagnostics.rank`.
+SPECTRA = ("exact", "gram")
 
 
 class Unmet(UserError):
@@ -53,33 +63,6 @@ class Reading(NamedTuple):
 
     whole: Scalar | None
     layers: dict[str, Scalar]
-
-
-def as_rows(values: Any, name: str = "activations") -> Float[Array, "rows features"]:
-    """Flatten `[batch, (positions ...,) features]` to rows, in at least float32.
-
-    Every position of a feature map is a row, because a unit of a convolution is a channel.
-    """
-    x = jnp.asarray(values)
-    if x.ndim < 2 or x.size == 0:
-        raise UserError(f"{name} must be shaped [batch, (positions,) features] and not be empty, got {x.shape}")
-    return x.reshape(-1, x.shape[-1]).astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
-def magnitude(x: Array) -> Scalar:
-    """A divisor that makes squares of x neither overflow nor vanish: max |x|, kept within 1e-30 .. 1e30; NaN for NaN.
-
-    The bounds matter: XLA divides by a scalar by multiplying with its reciprocal, which float32 flushes to zero
-    for a divisor above 8e37.
-    """
-    return jnp.clip(jnp.max(jnp.abs(x)), 1e-30, 1e30)
-
-
-def safe_ratio(a: Any, b: Any) -> Array:
-    """a / b, with 0 / 0 = 0. A positive number over zero stays infinite; NaN stays NaN."""
-    a, b = jnp.asarray(a), jnp.asarray(b)
-    both = (a == 0) & (b == 0)
-    return jnp.where(both, 0.0, a / jnp.where(both, 1.0, b))
 
 
 def width_of(activation: Phi) -> int:
@@ -102,9 +85,9 @@ class Layer:
     _memo: dict[Callable, Array] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def of(cls, name: str, value: Any, activation: Phi) -> Layer:
+    def of(cls, name: str, value: Any, activation: Phi, argument: str = "activations") -> Layer:
         """From an `Activation`, a pair (pre, post), or an array, which is taken as post."""
-        where = f"activations[{name!r}]"
+        where = f"{argument}[{name!r}]"
         pre, post = value if isinstance(value, tuple) and len(value) == 2 else (None, value)
         post = as_rows(post, where)
         pre = None if pre is None else as_rows(pre, where)
@@ -134,7 +117,11 @@ class Layer:
 
 @dataclass(frozen=True)
 class Observation:
-    """What `diagnose` was given. `shared_spectrum`: somebody needs all singular values, so others should use them."""
+    """What `diagnose` was given.
+
+    shared_spectrum: somebody needs all singular values, so others should use them. reference: layers of
+    `reference_activations`, which have the names and the widths of `layers`.
+    """
 
     layers: Mapping[str, Layer]
     activation: Phi = "relu"
@@ -144,6 +131,17 @@ class Observation:
     updates: Params = None
     learning_rate: Any = None
     shared_spectrum: bool = False
+    reference: Mapping[str, Layer] = field(default_factory=dict)
+    grads_2: Params = None
+    previous_updates: Params = None
+    opt_state: Any = None
+    _memo: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def once(self, measure: Callable[[Observation], Any]) -> Any:
+        """`measure(self)`, computed once however many diagnostics ask."""
+        if measure not in self._memo:
+            self._memo[measure] = measure(self)
+        return self._memo[measure]
 
 
 @dataclass(frozen=True)
@@ -265,6 +263,24 @@ def over_units(layers: Mapping[str, Layer], measure: Callable[[Layer], Array]) -
     return Reading(whole, {name: total / layers[name].units for name, total in sums.items()})
 
 
+def _layers_of(activations: Any, activation: Phi, argument: str) -> dict[str, Layer]:
+    if activations is None:
+        return {}
+    if not isinstance(activations, Mapping):
+        raise UserError(f"{argument} must map layer names to arrays, got {type(activations).__name__}")
+    return {name: Layer.of(name, value, activation, argument) for name, value in activations.items()}
+
+
+def _check_same(layers: Mapping[str, Layer], reference: Mapping[str, Layer]) -> None:
+    if layers.keys() != reference.keys():
+        names = [", ".join(sorted(map(str, mapping))) or "(none)" for mapping in (layers, reference)]
+        raise UserError(f"activations have the layers {names[0]}, but reference_activations {names[1]}")
+    for name, layer in layers.items():
+        units = layer.units, reference[name].units
+        if units[0] != units[1]:
+            raise UserError(f"layer {name!r} has {units[0]} units in activations, {units[1]} in reference_activations")
+
+
 def diagnose(
     *,
     activations: Mapping[str, Any] | None = None,
@@ -272,8 +288,13 @@ def diagnose(
     initial_params: Params = None,
     grads: Params = None,
     updates: Params = None,
+    reference_activations: Mapping[str, Any] | None = None,
+    grads_2: Params = None,
+    previous_updates: Params = None,
+    opt_state: Any = None,
     activation: Phi = "relu",
     learning_rate: Any = None,
+    spectrum: str = "exact",
     choose: Iterable[str] | None = None,
     **thresholds: Any,
 ) -> dict[str, Array]:
@@ -282,8 +303,14 @@ def diagnose(
     activations: layer name -> `Activation`, a pair (pre, post), or an array (taken as post), each value shaped
         `[batch, (positions ...,) units]`. Only what is passed is counted: leave out the output layer.
     params, initial_params, grads, updates: trees of one structure, grouped into layers by their top-level key.
+    reference_activations: as activations, of the same layers at another time (at the start, before a task change), for
+        shifts and overlaps. The number of rows may differ.
+    grads_2: the gradient on a batch disjoint from that of grads and as large, for signal and noise of gradients.
+    previous_updates: the update before `updates`. opt_state: the state of an optax optimiser.
     activation: the nonlinearity's name, or an elementwise function, which is treated as smooth.
     learning_rate: scalar, for the effective learning rates.
+    spectrum: "exact", or "gram" to take the ranks for which eigenvalues of the Gram matrix are usable from there, which
+        is faster; `plasticity.diagnostics.rank.paths` says which.
     choose: names of diagnostics. None means all that can be computed from what is given.
     thresholds: any diagnostic's thresholds by name, e.g. `tau=0.1`; `thresholds_of` lists them.
 
@@ -301,21 +328,36 @@ def diagnose(
         else [get(n) for n in ([choose] if isinstance(choose, str) else choose)]
     )
 
-    layers = {name: Layer.of(name, value, activation) for name, value in (activations or {}).items()}
+    if spectrum not in SPECTRA:
+        raise unknown("spectrum", spectrum, SPECTRA)
+    layers = _layers_of(activations, activation, "activations")
+    reference = _layers_of(reference_activations, activation, "reference_activations")
+    if activations is not None and reference_activations is not None:
+        _check_same(layers, reference)
     trees = {"params": params, "initial_params": initial_params, "grads": grads, "updates": updates}
+    trees |= {"grads_2": grads_2, "previous_updates": previous_updates}
+    for name, tree in trees.items():
+        check_tree(tree, name)
+    # An optimiser's state may hold whatever it likes; its moments are looked for when they are asked for.
+    trees["opt_state"] = opt_state
     given = {name for name, value in {**trees, "learning_rate": learning_rate}.items() if value is not None}
     if activations is not None:
-        given |= {"activations", "singular_values"}
+        given |= {"activations", "singular_values", "exact_singular_values"}
         if all(layer.pre is not None for layer in layers.values()):
             given.add("preactivations")
+    if reference_activations is not None:
+        given.add("reference_activations")
     missing = {member.name: [need for need in member.needs if need not in given] for member in chosen}
     ready = [member for member in chosen if not missing[member.name]]
     if choose is not None and len(ready) < len(chosen):
         name, needs = next((name, needs) for name, needs in missing.items() if needs)
         raise Unmet(f"diagnostic {name!r} needs {', '.join(NEEDS[need] for need in needs)}")
 
-    shared = any("singular_values" in member.needs for member in ready)
-    seen = Observation(layers, activation, **trees, learning_rate=learning_rate, shared_spectrum=shared)
+    decisive = "singular_values" if spectrum == "exact" else "exact_singular_values"
+    shared = any(decisive in member.needs for member in ready)
+    seen = Observation(
+        layers, activation, **trees, learning_rate=learning_rate, shared_spectrum=shared, reference=reference
+    )
     result: dict[str, Array] = {}
     for member in ready:
         own = {key: value for key, value in thresholds.items() if key in member.thresholds}

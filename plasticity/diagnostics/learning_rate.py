@@ -21,7 +21,8 @@ from typing import Any
 
 from jaxtyping import Array
 
-from plasticity.diagnostics.base import Observation, Reading, Scalar, diagnostic, safe_ratio
+from plasticity.diagnostics.arrays import Scalar, safe_ratio
+from plasticity.diagnostics.base import Observation, Reading, diagnostic
 from plasticity.diagnostics.norms import by_layer, norm
 
 

@@ -27,7 +27,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from plasticity.diagnostics.base import Observation, Reading, Scalar, diagnostic, magnitude, safe_ratio
+from plasticity.diagnostics.arrays import Scalar, magnitude, safe_ratio
+from plasticity.diagnostics.base import Observation, Reading, diagnostic
 from plasticity.errors import UserError
 
 Leaves = list[Array]

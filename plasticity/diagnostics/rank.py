@@ -27,7 +27,8 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from plasticity.diagnostics.base import Layer, Observation, Reading, Scalar, as_rows, diagnostic, magnitude, per_layer
+from plasticity.diagnostics.arrays import Scalar, as_rows, magnitude
+from plasticity.diagnostics.base import Layer, Observation, Reading, diagnostic, per_layer
 
 
 def _scaled(phi: Float[Array, "*batch features"]) -> tuple[Float[Array, "rows features"], Scalar]:

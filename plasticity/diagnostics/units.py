@@ -27,18 +27,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from plasticity.activations import NONLINEARITIES
-from plasticity.diagnostics.base import (
-    Layer,
-    Observation,
-    Phi,
-    Reading,
-    Unmet,
-    as_rows,
-    diagnostic,
-    magnitude,
-    over_units,
-    width_of,
-)
+from plasticity.diagnostics.arrays import as_rows, magnitude
+from plasticity.diagnostics.base import Layer, Observation, Phi, Reading, Unmet, diagnostic, over_units, width_of
 
 #: Linear on both sides of zero and zero at zero, so that the sign of a preactivation names the linear piece.
 PIECEWISE_LINEAR = frozenset({"relu", "leaky_relu", "crelu"})
