@@ -14,7 +14,12 @@ from plasticity.diagnostics import unit_of
 from plasticity.rows import tidy
 from tasks.train import Chunk, Record
 
-TASK_UNITS = {"online_loss": "nats or squared error", "end_loss": "nats or squared error"}
+TASK_UNITS = {
+    "online_loss": "nats or squared error",
+    "end_loss": "nats or squared error",
+    "probe_loss": "share of variance",
+    "probe_loss_fresh": "share of variance",
+}
 SCORES = ("online_score", "end_score", "online_loss", "end_loss")
 
 
@@ -35,6 +40,6 @@ def frame(run_ids: list[str], record: Record, chunk: Chunk, index: int, steps: i
 
 def unit(name: str) -> str:
     """The unit of a task-level metric or a diagnostic."""
-    if name in SCORES:
+    if name in SCORES or name in TASK_UNITS:
         return TASK_UNITS.get(name, "share")
     return unit_of(name)

@@ -8,6 +8,7 @@ need a decomposition a layer, so they are taken at the end of every `ranks_every
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,6 +19,8 @@ from plasticity.diagnostics import diagnose
 from plasticity.diagnostics.sets import CHEAP, RANKS, named
 from plasticity.mitigations.base import Setting
 from plasticity.network import Params
+from plasticity.optimizers.base import OptimizerConfig
+from plasticity.probes import trainability
 
 
 @config
@@ -30,6 +33,9 @@ class Measure(Config):
     reference: int = static(256, ge=1, unit="examples", help="size of the reference batch")
     ranks_every: int = static(1, ge=0, unit="tasks", help="period of the rank metrics; 0 = never")
     also: str = static("", help="further diagnostics at every point: names with spaces between")
+
+    probe_every: int = static(0, ge=0, unit="tasks", help="period of the trainability probe; 0 = never")
+    probe_updates: int = static(200, ge=1, unit="updates", help="for which the probe trains a copy")
 
     def validate(self) -> None:
         named(self.also)
@@ -78,12 +84,41 @@ class Measure(Config):
             _, activations, _ = setting.network.apply(variables, x)
             return diagnose(activations=activations, activation=setting.network.activation, choose=RANKS)
 
-        if self.ranks_every == 1:
-            return measure(variables)
-        shapes = jax.eval_shape(measure, variables)
-        return jax.lax.cond(
-            task_index % self.ranks_every == 0,
-            measure,
-            lambda _: jax.tree.map(lambda s: jnp.full(s.shape, jnp.nan, s.dtype), shapes),
-            variables,
-        )
+        return _every(self.ranks_every, task_index, measure, variables)
+
+    def probe(
+        self,
+        setting: Setting,
+        optimizer: OptimizerConfig,
+        key: jax.Array,
+        variables: dict[str, Any],
+        x: jax.Array,
+        task_index: jax.Array,
+    ) -> dict[str, jax.Array]:
+        """The trainability probe at the end of task `task_index` (unbatched), on inputs x; NaN in tasks without."""
+        if self.points == "off" or self.probe_every == 0:
+            return {}
+
+        def probe(variables):
+            found = trainability(
+                jax.random.fold_in(key, task_index),
+                setting.network,
+                variables,
+                setting.initializer,
+                x,
+                optimizer.build(),
+                self.probe_updates,
+            )
+            return {"probe_loss": found.loss, "probe_loss_fresh": found.fresh_loss}
+
+        # Of the tasks counted from 1, so that the last of a round number of them is probed.
+        return _every(self.probe_every, task_index + 1, probe, variables)
+
+
+def _every(period: int, index: jax.Array, measure: Callable[[Any], dict[str, jax.Array]], variables: Any):
+    """`measure(variables)` where the period divides index (unbatched: a branch also under vmap), else NaN."""
+    if period == 1:
+        return measure(variables)
+    shapes = jax.eval_shape(measure, variables)
+    nothing = jax.tree.map(lambda s: jnp.full(s.shape, jnp.nan, s.dtype), shapes)
+    return jax.lax.cond(index % period == 0, measure, lambda _: nothing, variables)

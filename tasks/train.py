@@ -172,6 +172,14 @@ def run_chunk(
             "end_loss": jnp.mean(head.loss(outputs, batch.y)),
             "end_score": head.score(head.predict(outputs), batch.y),
             **measure.ranks(setting, variables, task.examples(current, reference, data).x, index),
+            **measure.probe(
+                setting,
+                method.optimizer,
+                named(stream(seed, "probe"), "trainability"),
+                variables,
+                task.examples(current, reference, data).x,
+                index,
+            ),
         }
 
     def plain(step: jax.Array, state: RunState) -> RunState:
