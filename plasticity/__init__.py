@@ -39,7 +39,7 @@ _HOME = {
     "tap": "plasticity.capture",
     "to_text": "plasticity.spec",
 }
-_MODULES = ("curvature", "diagnostics", "mitigations", "networks", "optimizers", "record", "rng", "spec")
+_MODULES = ("curvature", "diagnostics", "mitigations", "networks", "optimizers", "probes", "record", "rng", "spec")
 
 __all__ = [
     "Mitigation",
