@@ -5,7 +5,7 @@
     gradient cosine    C_ij = <g_i, g_j> / (|g_i| |g_j|)                                -1 .. 1        [n, n]
 
 Inputs go in blocks of `chunk`: for each pair of blocks their gradients are formed, multiplied and forgotten. Memory:
-3 * chunk * (number of parameters) numbers, and K. Time: n^2 operations a parameter for each output, and n^2 / (2 chunk)
+2 * chunk * (number of parameters) numbers, and K. Time: n^2 operations a parameter for each output, and n^2 / (2 chunk)
 passes of one example forwards and backwards. Each input is passed through the model as a batch of its own, so the model
 must treat examples independently (no batch statistics).
 
@@ -40,7 +40,7 @@ Rows = Callable[[Any], Leaves]
     name="tangent_kernel",
     unit="squared output per squared parameter",
     range=(float("-inf"), float("inf")),
-    cost="n^2 products of gradients an output; memory for 3 * chunk gradients",
+    cost="n^2 products of gradients an output; memory for 2 * chunk gradients",
     reference="Jacot et al. 2018, arXiv:1806.07572",
 )
 def tangent_kernel(
@@ -78,7 +78,7 @@ def tangent_kernel(
     name="gradient_gram",
     unit="squared gradient",
     range=(float("-inf"), float("inf")),
-    cost="n^2 products of gradients; memory for 3 * chunk gradients",
+    cost="n^2 products of gradients; memory for 2 * chunk gradients",
     reference="Lyle et al. 2023, arXiv:2303.01486",
 )
 def gradient_gram(loss: Callable[..., Array], params: Any, *batch: Any, chunk: int = 64) -> Gram:
@@ -95,7 +95,7 @@ def gradient_gram(loss: Callable[..., Array], params: Any, *batch: Any, chunk: i
     name="gradient_cosine",
     unit="cosine",
     range=(-1, 1),
-    cost="n^2 products of gradients; memory for 3 * chunk gradients",
+    cost="n^2 products of gradients; memory for 2 * chunk gradients",
     reference="Lyle et al. 2023, arXiv:2303.01486",
 )
 def gradient_cosine(loss: Callable[..., Array], params: Any, *batch: Any, chunk: int = 64) -> Gram:

@@ -22,7 +22,10 @@ from plasticity.errors import UserError
 
 
 class Trace(NamedTuple):
-    """value: mean over samples. standard_error: of that mean; infinite for one sample, which shows no spread."""
+    """value: mean over samples. standard_error: of that mean; infinite for one sample, which shows no spread.
+
+    Both are NaN where a product is not finite.
+    """
 
     value: Scalar
     standard_error: Scalar
@@ -50,7 +53,8 @@ def hutchinson_trace(operator: Operator, key: Array, samples: int = 16) -> Trace
     values = jax.lax.map(sample, jax.random.split(key, samples))
     mean = jnp.mean(values)
     spread = jnp.sqrt(jnp.sum((values - mean) ** 2) / (samples - 1) / samples) if samples > 1 else jnp.array(jnp.inf)
-    return Trace(mean, jnp.where(jnp.isnan(mean), jnp.nan, spread))
+    finite = jnp.isfinite(mean)
+    return Trace(jnp.where(finite, mean, jnp.nan), jnp.where(finite, spread, jnp.nan))
 
 
 @standalone(
