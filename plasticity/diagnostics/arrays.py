@@ -48,6 +48,15 @@ def magnitude(x: Array) -> Scalar:
     return jnp.clip(jnp.max(jnp.abs(x)), 1e-30, 1e30)
 
 
+def scaled_rows(phi: Float[Array, "*batch features"]) -> tuple[Float[Array, "rows features"], Scalar]:
+    """Rows over their magnitude, and the magnitude, NaN if an entry is not finite."""
+    x = as_rows(phi)
+    finite = jnp.isfinite(x).all()
+    # Zeros in place of NaN: decompositions may fail to converge on NaN, and slow a whole batch of runs down.
+    x = jnp.where(finite, x, 0.0)
+    return x / magnitude(x), jnp.where(finite, magnitude(x), jnp.nan)
+
+
 def safe_ratio(a: Any, b: Any) -> Array:
     """a / b, with 0 / 0 = 0. A positive number over zero stays infinite; NaN stays NaN."""
     a, b = jnp.asarray(a), jnp.asarray(b)

@@ -38,7 +38,9 @@ NEEDS = {
     "activations": "activations=",
     "preactivations": "activations= with (pre, post) for every layer",
     "reference_activations": "reference_activations=",
+    # All singular values of activations; their squares suffice; small ones must be exact. See `rank`.
     "singular_values": "activations=",
+    "squared_singular_values": "activations=",
     "exact_singular_values": "activations=",
     "params": "params=",
     "initial_params": "initial_params=",
@@ -251,6 +253,15 @@ def per_layer(layers: Mapping[str, Layer], measure: Callable[[Layer], Array]) ->
     return {name: layer.guard(measure(layer)) for name, layer in layers.items()}
 
 
+def over_layers(layers: Mapping[str, Layer], measure: Callable[[Layer], Array]) -> Reading:
+    """`measure` by layer, NaN where a layer holds NaN or infinity; the network's value is the mean over layers.
+
+    The mean, because no order among a mapping's keys names a last layer. NaN if there are no layers.
+    """
+    values = per_layer(layers, measure)
+    return Reading(jnp.mean(jnp.stack(list(values.values()))) if values else jnp.array(jnp.nan), values)
+
+
 def over_units(layers: Mapping[str, Layer], measure: Callable[[Layer], Array]) -> Reading:
     """Mean over units of a per-unit value `[units]`, by layer and over all units of the network.
 
@@ -342,7 +353,7 @@ def diagnose(
     trees["opt_state"] = opt_state
     given = {name for name, value in {**trees, "learning_rate": learning_rate}.items() if value is not None}
     if activations is not None:
-        given |= {"activations", "singular_values", "exact_singular_values"}
+        given |= {"activations", "singular_values", "squared_singular_values", "exact_singular_values"}
         if all(layer.pre is not None for layer in layers.values()):
             given.add("preactivations")
     if reference_activations is not None:

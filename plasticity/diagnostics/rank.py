@@ -11,33 +11,51 @@ References: srank: Kumar et al. 2021 (arXiv:2010.14498). Effective rank: Roy & V
 rank: Lyle et al. 2022 (arXiv:2204.09560), definition 2. Features are not centred, and the source's own batch is up to
 5,000 rows: a batch smaller than the layer is wide caps every rank at the number of rows.
 
+Further readings of the spectrum are in `spectrum`, ranks of weights in `weights`.
+
 Names collide. "Stable rank" also stands for srank, and for the participation ratio of the centred covariance;
 "approximate rank" is srank on squared singular values. Code for srank is found with k one too small, and for
 feature rank without the square root of rows. A zero matrix has rank 0 in all four; NaN or infinity in the
 features gives NaN.
 
-Singular values come from a decomposition of Phi itself. The eigenvalues of Phi^T Phi cost half as much, but in
-float32 they lose whatever is below 3e-4 of s_1, and just the collapsed representations that one looks for are
-misjudged (512 features, s = 1, 1e-6, 1e-6, ...: srank 26 instead of 1). Only s_1, for the stable rank, is taken
-from there.
+Where singular values come from. A decomposition of Phi itself is exact. Eigenvalues of the Gram matrix Phi^T Phi (or
+Phi Phi^T, whichever is smaller) are several times cheaper, but in float32 they lose whatever is below 1e-3 of s_1, and
+are set to 0 there. Three kinds of diagnostics follow from that; `paths` tells which kind ran.
+
+    squares only     stable rank, PCA rank, top singular value, its share of the energy: what is lost is below 1e-6
+                     of the largest square each, so the Gram matrix is used unless somebody else needs the
+                     decomposition anyway
+    unsquared sums   srank, effective rank, top singular value's share of the sum: exact by default. With
+                     `diagnose(spectrum="gram")` from the Gram matrix, which is the same as long as no sizeable part of
+                     the sum lies in values below 1e-3 of s_1 (512 features, s = 1, 2e-4, 2e-4, ...: srank 1, not 457)
+    small values     feature rank, numerical rank, condition number: always exact
+
+A batch smaller than the layer is wide caps every rank at the number of rows; `rank_cap` is recorded with the ranks,
+and `warn_if_capped` says so once. `diagnose` itself never warns: it is pure, and runs inside compiled programs.
 """
 
 from __future__ import annotations
 
+import math
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from plasticity.diagnostics.arrays import Scalar, as_rows, magnitude
-from plasticity.diagnostics.base import Layer, Observation, Reading, diagnostic, per_layer
-
-
-def _scaled(phi: Float[Array, "*batch features"]) -> tuple[Float[Array, "rows features"], Scalar]:
-    """Rows over their magnitude, and the magnitude, NaN if an entry is not finite."""
-    x = as_rows(phi)
-    finite = jnp.isfinite(x).all()
-    # Zeros in place of NaN: decompositions may fail to converge on NaN, and slow a whole batch of runs down.
-    x = jnp.where(finite, x, 0.0)
-    return x / magnitude(x), jnp.where(finite, magnitude(x), jnp.nan)
+from plasticity.diagnostics.arrays import Scalar, as_rows, magnitude, scaled_rows
+from plasticity.diagnostics.base import (
+    SPECTRA,
+    Layer,
+    Observation,
+    Reading,
+    diagnostic,
+    diagnostics,
+    get,
+    over_layers,
+)
+from plasticity.errors import unknown
 
 
 def singular_values(phi: Float[Array, "*batch features"]) -> Float[Array, " k"]:
@@ -45,8 +63,82 @@ def singular_values(phi: Float[Array, "*batch features"]) -> Float[Array, " k"]:
 
     Cost: O(rows * features * min(rows, features)), one decomposition.
     """
-    x, top = _scaled(phi)
+    x, top = scaled_rows(phi)
     return jnp.linalg.svd(x, compute_uv=False) * top
+
+
+def gram(x: Float[Array, "rows columns"]) -> Float[Array, "k k"]:
+    """The smaller one of x^T x and x x^T. Cost: rows * columns * k, k the smaller of the two."""
+    x = x.T if x.shape[0] < x.shape[1] else x
+    # Full precision: an accelerator's default for float32 products keeps 10 bits.
+    return jnp.matmul(x.T, x, precision="highest")
+
+
+def gram_singular_values(phi: Float[Array, "*batch features"]) -> Float[Array, " k"]:
+    """As `singular_values`, from eigenvalues of the smaller Gram matrix: those below 1e-3 of the largest read 0.
+
+    Cost: one product and one symmetric eigenvalue problem of the smaller size.
+    """
+    x, top = scaled_rows(phi)
+    values = jnp.linalg.eigvalsh(gram(x))[::-1]
+    # Rounding leaves eigenvalues of up to 3 eps times the largest where there is nothing.
+    floor = 8 * jnp.finfo(values.dtype).eps * values[0]
+    return jnp.sqrt(jnp.where(values > floor, values, 0.0)) * top
+
+
+def spectrum_of(layer: Layer, seen: Observation) -> Float[Array, " k"]:
+    """A layer's singular values by the path that this call of `diagnose` takes, computed once a layer."""
+    return layer.once(singular_values if seen.shared_spectrum else gram_singular_values)
+
+
+def paths(choose: Iterable[str] | None = None, spectrum: str = "exact") -> dict[str, str]:
+    """How `diagnose` with this choice gets each chosen diagnostic that reads singular values of activations.
+
+    choose, spectrum: as for `diagnose`; None means all. Values: "svd" for a decomposition of the features, "gram" for
+    eigenvalues of their Gram matrix. Raises `UserError` on an unknown name.
+    """
+    names = diagnostics() if choose is None else [choose] if isinstance(choose, str) else list(choose)
+    chosen = {name: get(name).needs for name in names}
+    decisive = "singular_values" if spectrum == "exact" else "exact_singular_values"
+    if spectrum not in SPECTRA:
+        raise unknown("spectrum", spectrum, SPECTRA)
+    path = "svd" if any(decisive in needs for needs in chosen.values()) else "gram"
+    return {name: path for name, needs in chosen.items() if any(need.endswith("singular_values") for need in needs)}
+
+
+def rank_caps(activations: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    """Layers with fewer rows than features: name -> (rows, features). No rank of theirs can exceed the rows.
+
+    activations: as for `diagnose`. Rows are batch times positions.
+    """
+    caps = {}
+    for name, value in activations.items():
+        post = value[1] if isinstance(value, tuple) and len(value) == 2 else value
+        shape = jnp.shape(post)
+        rows = math.prod(shape[:-1])
+        if len(shape) >= 2 and rows < shape[-1]:
+            caps[name] = (rows, shape[-1])
+    return caps
+
+
+_warned: set[tuple[tuple[str, int, int], ...]] = set()
+
+
+def warn_if_capped(activations: Mapping[str, Any]) -> None:
+    """Warn (`UserWarning`) if a batch is smaller than a layer is wide; once in a process for the same layers and sizes.
+
+    For loops that measure eagerly. Shapes alone are read, so it can be called under `jit` too.
+    """
+    caps = rank_caps(activations)
+    known = tuple(sorted((str(name), *sizes) for name, sizes in caps.items()))
+    if caps and known not in _warned:
+        _warned.add(known)
+        layers = ", ".join(f"{name}: {rows} rows, {features} features" for name, (rows, features) in caps.items())
+        warnings.warn(
+            f"ranks are capped by the number of rows ({layers}); measure on a batch larger than the layers are wide",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 def srank(phi: Float[Array, "*batch features"], delta: float = 0.01) -> Scalar:
@@ -69,12 +161,10 @@ def stable_rank(phi: Float[Array, "*batch features"]) -> Scalar:
 
     Cost: the largest eigenvalue of the smaller Gram matrix, about half of `singular_values`, and as accurate.
     """
-    x, top = _scaled(phi)
-    x = x.T if x.shape[0] < x.shape[1] else x
-    # Full precision: an accelerator's default for float32 products keeps 10 bits.
-    gram = jnp.matmul(x.T, x, precision="highest")
-    largest = jnp.linalg.eigvalsh(gram)[-1]
-    return jnp.where(jnp.isnan(top), jnp.nan, jnp.trace(gram) / jnp.where(largest > 0, largest, 1.0))
+    x, top = scaled_rows(phi)
+    products = gram(x)
+    largest = jnp.linalg.eigvalsh(products)[-1]
+    return jnp.where(jnp.isnan(top), jnp.nan, jnp.trace(products) / jnp.where(largest > 0, largest, 1.0))
 
 
 def srank_of_spectrum(s: Float[Array, " k"], delta: float = 0.01) -> Scalar:
@@ -115,11 +205,6 @@ def _nan_or(s: Float[Array, " k"], value: Array) -> Scalar:
     return jnp.where(jnp.isfinite(s[0]), value.astype(s.dtype), jnp.nan)
 
 
-def _mean(layers: dict[str, Array]) -> Reading:
-    """The network's value is the mean over layers: there is no order among a mapping's keys that names a last one."""
-    return Reading(jnp.mean(jnp.stack(list(layers.values()))) if layers else jnp.array(jnp.nan), layers)
-
-
 @diagnostic(
     name="srank",
     unit="directions",
@@ -130,7 +215,7 @@ def _mean(layers: dict[str, Array]) -> Reading:
 )
 def _srank(seen: Observation, *, delta: float = 0.01) -> Reading:
     """Number of leading singular values that hold 1 - delta of their sum; whole network: mean over layers."""
-    return _mean(per_layer(seen.layers, lambda layer: srank_of_spectrum(layer.once(singular_values), delta)))
+    return over_layers(seen.layers, lambda layer: srank_of_spectrum(spectrum_of(layer, seen), delta))
 
 
 @diagnostic(
@@ -143,14 +228,14 @@ def _srank(seen: Observation, *, delta: float = 0.01) -> Reading:
 )
 def _effective_rank(seen: Observation) -> Reading:
     """exp of the entropy of the normalised singular values; the network's value is the mean over layers."""
-    return _mean(per_layer(seen.layers, lambda layer: effective_rank_of_spectrum(layer.once(singular_values))))
+    return over_layers(seen.layers, lambda layer: effective_rank_of_spectrum(spectrum_of(layer, seen)))
 
 
 @diagnostic(
     name="feature_rank",
     unit="directions",
     range=(0, float("inf")),
-    needs=("activations", "singular_values"),
+    needs=("activations", "singular_values", "exact_singular_values"),
     cost="one singular value decomposition a layer, shared",
     reference="Lyle et al. 2022, arXiv:2204.09560, definition 2",
 )
@@ -160,21 +245,17 @@ def _feature_rank(seen: Observation, *, epsilon: float = 0.01) -> Reading:
     def measure(layer: Layer) -> Array:
         return feature_rank_of_spectrum(layer.once(singular_values), layer.post.shape[0], epsilon)
 
-    return _mean(per_layer(seen.layers, measure))
+    return over_layers(seen.layers, measure)
 
 
 @diagnostic(
     name="stable_rank",
     unit="directions",
     range=(0, float("inf")),
-    needs=("activations",),
+    needs=("activations", "squared_singular_values"),
     cost="one eigenvalue problem a layer, or the shared singular values",
     reference="Rudelson & Vershynin 2007, arXiv:math/0503442",
 )
 def _stable_rank(seen: Observation) -> Reading:
     """Squared Frobenius over squared spectral norm of the features; the network's value is the mean over layers."""
-
-    def measure(layer: Layer) -> Array:
-        return stable_rank_of_spectrum(layer.once(singular_values)) if seen.shared_spectrum else stable_rank(layer.post)
-
-    return _mean(per_layer(seen.layers, measure))
+    return over_layers(seen.layers, lambda layer: stable_rank_of_spectrum(spectrum_of(layer, seen)))

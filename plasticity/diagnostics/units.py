@@ -36,7 +36,7 @@ PIECEWISE_LINEAR = frozenset({"relu", "leaky_relu", "crelu"})
 _LYLE = "Lyle et al. 2024, arXiv:2402.18762"
 
 
-def _own_features(values: Float[Array, "... features"], units: int) -> Float[Array, "... owned units"]:
+def own_features(values: Float[Array, "... features"], units: int) -> Float[Array, "... owned units"]:
     """Split a feature axis laid out unit-fastest (u, u + U, ...) into the features that each unit owns."""
     return values.reshape(*values.shape[:-1], -1, units)
 
@@ -56,13 +56,13 @@ def dead_mask(
     post = as_rows(post)
     units = post.shape[-1] // width_of(activation)
     if isinstance(activation, str) and activation in PIECEWISE_LINEAR:
-        return (_own_features(jnp.max(jnp.abs(post), axis=0), units) == 0).all(axis=0)
+        return (own_features(jnp.max(jnp.abs(post), axis=0), units) == 0).all(axis=0)
     if pre is None:
         raise Unmet(f"dead units of {activation!r} need preactivations: pass (pre, post) for every layer")
     z = as_rows(pre)
     phi = (lambda z: NONLINEARITIES[activation].apply(z, 0.0)) if isinstance(activation, str) else activation
     _, slope = jax.jvp(phi, (z,), (jnp.ones_like(z),))
-    return (_own_features(jnp.max(jnp.abs(slope), axis=0), z.shape[-1]) < dead_tolerance).all(axis=0)
+    return (own_features(jnp.max(jnp.abs(slope), axis=0), z.shape[-1]) < dead_tolerance).all(axis=0)
 
 
 def positive_share(
@@ -108,7 +108,7 @@ def dormant_mask(
 ) -> Bool[Array, " units"]:
     """Units whose features all have a score <= tau. tau = 0 gives units that are zero on all rows."""
     scores = dormant_scores(post)
-    return (_own_features(scores, scores.shape[-1] // width_of(activation)) <= tau).all(axis=0)
+    return (own_features(scores, scores.shape[-1] // width_of(activation)) <= tau).all(axis=0)
 
 
 def affine_fit(pre: Float[Array, "*batch units"], post: Float[Array, "*batch features"]) -> Float[Array, " units"]:
@@ -119,7 +119,7 @@ def affine_fit(pre: Float[Array, "*batch units"], post: Float[Array, "*batch fea
     """
     z, h = as_rows(pre), as_rows(post)
     units = z.shape[-1]
-    dz, dh = _standardised(z)[:, None, :], _own_features(_standardised(h), units)
+    dz, dh = _standardised(z)[:, None, :], own_features(_standardised(h), units)
     vz, vh, cov = jnp.sum(dz**2, axis=0), jnp.sum(dh**2, axis=0), jnp.sum(dz * dh, axis=0)
     fit = cov**2 / jnp.where(vz * vh > 0, vz * vh, 1.0)
     return jnp.min(jnp.where(vh == 0, 1.0, jnp.minimum(fit, 1.0)), axis=0)
