@@ -42,13 +42,13 @@ def by_layer(tree: Any) -> dict[str, Leaves]:
     layers: dict[str, Leaves] = {}
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
         if path:
-            layers.setdefault(jax.tree_util.keystr(path[:1], simple=True), []).append(_float(leaf))
+            layers.setdefault(jax.tree_util.keystr(path[:1], simple=True), []).append(as_float(leaf))
     return layers
 
 
 def norm(tree: Any) -> Scalar:
     """L2 norm over all entries of a tree. Cost: one pass over the entries for the largest, one for the squares."""
-    leaves = [_float(leaf) for leaf in jax.tree.leaves(tree)]
+    leaves = [as_float(leaf) for leaf in jax.tree.leaves(tree)]
     leaves = [leaf for leaf in leaves if leaf.size]
     if not leaves:
         return jnp.zeros(())
@@ -59,7 +59,7 @@ def norm(tree: Any) -> Scalar:
 
 def mean_magnitude(tree: Any) -> Scalar:
     """Mean |entry| over all entries of a tree; NaN for a tree without entries."""
-    leaves = [_float(leaf) for leaf in jax.tree.leaves(tree)]
+    leaves = [as_float(leaf) for leaf in jax.tree.leaves(tree)]
     entries = sum(leaf.size for leaf in leaves)
     total = sum((jnp.sum(jnp.abs(leaf)) for leaf in leaves), start=jnp.zeros(()))
     return total / entries if entries else jnp.array(jnp.nan)
@@ -70,15 +70,16 @@ def difference(a: Any, b: Any) -> Any:
     shapes = [[jnp.shape(leaf) for leaf in jax.tree.leaves(tree)] for tree in (a, b)]
     if jax.tree.structure(a) != jax.tree.structure(b) or shapes[0] != shapes[1]:
         raise UserError("params and the tree they are compared with differ in structure or shapes")
-    return jax.tree.map(lambda x, y: _float(x) - _float(y), a, b)
+    return jax.tree.map(lambda x, y: as_float(x) - as_float(y), a, b)
 
 
-def _float(leaf: Any) -> Array:
+def as_float(leaf: Any) -> Array:
+    """A leaf as an array of at least float32."""
     leaf = jnp.asarray(leaf)
     return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
 
 
-def _read(measure: Callable[..., Array], *trees: Any) -> Reading:
+def read_layers(measure: Callable[..., Array], *trees: Any) -> Reading:
     """`measure` of whole trees, and of each layer of theirs."""
     layers = [by_layer(tree) for tree in trees]
     return Reading(measure(*trees), {name: measure(*(layer[name] for layer in layers)) for name in layers[0]})
@@ -94,7 +95,7 @@ def _read(measure: Callable[..., Array], *trees: Any) -> Reading:
 )
 def _weight_norm(seen: Observation) -> Reading:
     """L2 norm of the parameters, biases and normalisation included."""
-    return _read(norm, seen.params)
+    return read_layers(norm, seen.params)
 
 
 @diagnostic(
@@ -107,7 +108,7 @@ def _weight_norm(seen: Observation) -> Reading:
 )
 def _weight_magnitude(seen: Observation) -> Reading:
     """Mean |theta| over the parameters, biases and normalisation included."""
-    return _read(mean_magnitude, seen.params)
+    return read_layers(mean_magnitude, seen.params)
 
 
 @diagnostic(
@@ -120,7 +121,7 @@ def _weight_magnitude(seen: Observation) -> Reading:
 )
 def _distance_from_init(seen: Observation) -> Reading:
     """L2 distance of the parameters from `initial_params`. A reset does not move the reference; the caller may."""
-    return _read(norm, difference(seen.params, seen.initial_params))
+    return read_layers(norm, difference(seen.params, seen.initial_params))
 
 
 @diagnostic(
@@ -134,7 +135,7 @@ def _distance_from_init(seen: Observation) -> Reading:
 def _relative_distance_from_init(seen: Observation) -> Reading:
     """L2 distance from `initial_params` over their norm; infinite for a layer that started at zero and left it."""
     moved = difference(seen.params, seen.initial_params)
-    return _read(lambda a, b: safe_ratio(norm(a), norm(b)), moved, seen.initial_params)
+    return read_layers(lambda a, b: safe_ratio(norm(a), norm(b)), moved, seen.initial_params)
 
 
 @diagnostic(
@@ -147,7 +148,7 @@ def _relative_distance_from_init(seen: Observation) -> Reading:
 )
 def _gradient_norm(seen: Observation) -> Reading:
     """L2 norm of the gradient as passed."""
-    return _read(norm, seen.grads)
+    return read_layers(norm, seen.grads)
 
 
 @diagnostic(
@@ -160,7 +161,7 @@ def _gradient_norm(seen: Observation) -> Reading:
 )
 def _update_norm(seen: Observation) -> Reading:
     """L2 norm of the parameter update as passed."""
-    return _read(norm, seen.updates)
+    return read_layers(norm, seen.updates)
 
 
 @diagnostic(
@@ -174,4 +175,4 @@ def _update_norm(seen: Observation) -> Reading:
 def _update_ratio(seen: Observation) -> Reading:
     """L2 norm of the update over that of the parameters it is applied to."""
     difference(seen.updates, seen.params)
-    return _read(lambda a, b: safe_ratio(norm(a), norm(b)), seen.updates, seen.params)
+    return read_layers(lambda a, b: safe_ratio(norm(a), norm(b)), seen.updates, seen.params)

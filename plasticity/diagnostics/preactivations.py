@@ -131,7 +131,7 @@ def _preactivation_skewness(seen: Observation) -> Reading:
 @diagnostic(
     name="preactivation_excess_kurtosis",
     unit="1",
-    range=(-2, float("inf")),
+    range=(-2.001, float("inf")),
     needs=("preactivations",),
     cost="elementwise",
     reference=_LYLE,
