@@ -249,7 +249,7 @@ def test_episodes_after_a_stop_are_new_ones(learned, tmp_path, monkeypatch):
 
     monkeypatch.setattr(SteppedEnv, "_restart", watched)
     with pytest.raises(Stopped):
-        trained(tmp_path, group(), stop_in(75))
+        trained(tmp_path, group(), stop_in(30))
     trained(tmp_path, group())
     assert len(seeds) == 4  # at the start, after the stop, at two checkpoints
     assert len({seed for each in seeds for seed in each}) == 4 * 4
