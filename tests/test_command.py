@@ -113,6 +113,14 @@ def test_describe_shows_brackets_as_they_are(capsys):
     assert "[relu(z), relu(-z)]" in capsys.readouterr().out
 
 
+def test_choices_are_shown_as_a_spec_has_them(capsys):
+    """`nature(padding=same)` would be refused."""
+    main(["describe", "nature"])
+    assert "padding str* SAME" in " ".join(capsys.readouterr().out.split())
+    main(["list", "networks"])
+    assert "padding=SAME" in "".join(capsys.readouterr().out.split())
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
