@@ -8,8 +8,9 @@
     print(monitor.table())
     print(monitor.explain())
 
-The monitor keeps state so that your loop need not: when it last measured, since when the task has been this one,
-parameters at the first record (for distances), and every value. What is measured is `plasticity.diagnose`'s business.
+The monitor keeps state so that your loop need not: since when the task has been this one, parameters at the first
+record (for distances), and every value. What is measured is `plasticity.diagnose`'s business; it is compiled as one
+program the first time, which takes some seconds, and again if shapes change: measure batches of one size.
 It reads arrays of any framework that NumPy or DLPack can read; `plasticity.adapters.torch` watches PyTorch modules.
 """
 
@@ -18,18 +19,24 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import operator
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from plasticity.diagnostics import diagnose, unit_of
+from plasticity.diagnostics import diagnose, diagnostics, standalones, unit_of
+from plasticity.diagnostics.base import Unmet
+from plasticity.diagnostics.sets import CHEAP, RANKS
 from plasticity.errors import UserError
 from plasticity.explain import explain
 from plasticity.mirrors import mirror_of
 
+#: What is measured unless `choose` says otherwise: what `explain` reads, and norms of what moves the parameters.
+DEFAULT = CHEAP + RANKS
 #: Units of values that are recorded beside diagnostics.
 UNITS = {"loss": "loss", "score": "score", "probe_loss": "share of variance", "probe_loss_fresh": "share of variance"}
 
@@ -49,9 +56,10 @@ class Monitor:
     """Measure a network as it trains.
 
     every: steps between measurements. dense: also measure 1, 2, 4, 8, ... steps after the start and after each
-    announced task change. choose: names of diagnostics, None for all that what is passed allows.
-    activation, learning_rate, thresholds: as for `diagnose`. reference: a batch to measure on, kept for you as
-    `monitor.reference`.
+    announced task change. choose: names of diagnostics; None for `DEFAULT`, "all" for every one, as far as
+    what is passed allows.
+    activation, learning_rate, thresholds: as for `diagnose`; a schedule's learning rate goes to `record`. reference: a
+    batch to measure on, kept for you as `monitor.reference`.
 
     jsonl: a file that gets one line a measurement, at once; it is appended to. mirror: a TensorBoard or W&B run to
     copy values to: a folder for `tensorboard:FOLDER`, `wandb:PROJECT`, or an object with `add_scalar(name, value,
@@ -73,22 +81,21 @@ class Monitor:
         mirror: Any = None,
         **thresholds: Any,
     ) -> None:
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+        if isinstance(every, bool) or not hasattr(every, "__index__") or operator.index(every) < 1:
             raise UserError(f"every must be a whole number of steps >= 1, got {every!r}")
         # An unknown name or threshold is told now, not after the first thousand steps.
         diagnose(choose=(), **thresholds)
-        self.every, self.dense, self.reference = every, dense, reference
-        self.choose = None if choose is None else tuple([choose] if isinstance(choose, str) else choose)
-        for name in self.choose or ():
-            unit_of(name)
+        self.every, self.dense, self.reference = operator.index(every), dense, reference
+        self.choose = "all" if choose == "all" else _names(choose)
         self.activation, self.learning_rate, self.thresholds = activation, learning_rate, thresholds
         self.readings: list[Reading] = []
         self.task = 0
         self._task_began = 0
         self._initial: Any = None
         self._layers: tuple[str, ...] | None = None
-        self._jsonl = _opened(jsonl)
+        self._measure = jax.jit(self._diagnose)
         self._mirror = mirror_of(mirror)
+        self._jsonl = _opened(jsonl)
 
     def due(self, step: int) -> bool:
         """Whether to measure at this step (counted from 0): at multiples of `every`, and densely after a change."""
@@ -108,42 +115,47 @@ class Monitor:
         params: Any = None,
         grads: Any = None,
         updates: Any = None,
+        learning_rate: Any = None,
         targets: Any = None,
         **values: Any,
     ) -> dict[str, float]:
         """Measure, and keep the values; returns them as a flat mapping `name[/layer]` -> number.
 
-        activations, params, grads, updates: as for `diagnose`. targets: regression targets `[batch, ...]`, of which
-        mean and spread are kept. values: numbers of your own, such as `loss=`, `score=`, `probe_loss=`.
+        activations, params, grads, updates: as for `diagnose`; leaves of trees that are no numbers (functions of an
+        Equinox module) are left out. learning_rate: of this step, instead of the constructor's. targets: regression
+        targets `[batch, ...]`, of which mean and spread are kept. values: numbers of your own, such as `loss=`,
+        `score=`, `probe_loss=`; they come first in `table`.
 
-        Raises `UserError` if the layers are not those of the records before, or a value is no number.
+        Raises `UserError` if the layers are not those of the records before, or a value is no number. Then nothing of
+        this record is kept.
         """
         layers = tuple(sorted(activations)) if activations is not None else None
         if layers is not None and self._layers is not None and layers != self._layers:
             raise UserError(
                 f"activations have the layers {', '.join(layers)}; before they had {', '.join(self._layers)}"
             )
-        self._layers = layers or self._layers
-        if params is not None and self._initial is None:
-            # A copy: loops that update in place, or donate, would change it.
-            self._initial = jax.tree.map(lambda p: np.array(p), params)
+        numbers = {name: _number(name, value) for name, value in values.items()}
+        given: dict[str, Any] = {"params": params, "grads": grads, "updates": updates}
+        given = {name: _arrays(tree) for name, tree in given.items() if tree is not None}
+        if activations is not None:
+            given["activations"] = {name: jax.tree.map(_array, value) for name, value in activations.items()}
+        initial = self._initial
+        if "params" in given:
+            if initial is None:
+                # A copy: loops that update in place, or donate, would change it.
+                initial = jax.tree.map(lambda p: jnp.array(p, copy=True), given["params"])
+            given["initial_params"] = initial
         found: dict[str, Any] = {}
-        if any(given is not None for given in (activations, params, grads, updates)):
-            found = diagnose(
-                activations=activations,
-                params=params,
-                initial_params=None if params is None else self._initial,
-                grads=grads,
-                updates=updates,
-                activation=self.activation,
-                learning_rate=self.learning_rate,
-                choose=self.choose,
-                **self.thresholds,
-            )
+        if given:
+            rate = self.learning_rate if learning_rate is None else learning_rate
+            found = self._measure(given if rate is None else {**given, "learning_rate": _array(rate)})
         if targets is not None:
-            y = np.asarray(targets, np.float64)
-            found |= {"target_mean": y.mean(), "target_std": y.std()}
-        numbers = {name: _number(name, value) for name, value in {**jax.device_get(found), **values}.items()}
+            y = np.asarray(_host(targets), np.float64)
+            if y.size == 0:
+                raise UserError("targets= are empty")
+            found = {**found, "target_mean": y.mean(), "target_std": y.std()}
+        numbers |= {name: float(value) for name, value in jax.device_get(found).items() if name not in numbers}
+        self._layers, self._initial = layers or self._layers, initial
         self._keep(step, numbers)
         return numbers
 
@@ -155,16 +167,21 @@ class Monitor:
             raise UserError("history() needs pandas: pip install 'plasticity-suite[analysis]'") from None
         return pd.DataFrame(self.readings, columns=list(Reading._fields))
 
-    def table(self, last: int = 5) -> str:
-        """The values of the whole network at the last few measurements, as text."""
-        steps = sorted({r.step for r in self.readings})[-last:]
+    def table(self, columns: int = 6) -> str:
+        """The values of the whole network as text: at the first and the last measurement and some evenly between."""
+        steps = sorted({r.step for r in self.readings})
+        if not steps:
+            return "Nothing was recorded yet."
+        wanted = np.linspace(steps[0], steps[-1], max(columns, 2))
+        shown = sorted({min(steps, key=lambda step, w=w: abs(step - w)) for w in wanted})
         values = {(r.name, r.step): r.value for r in self.readings if not r.layer}
-        names = list(dict.fromkeys(name for name, _ in values))
-        width = max([4, *(len(name) for name in names)])
-        lines = [f"{'step':<{width}}" + "".join(f"{step:>12,}" for step in steps)]
-        for name in names:
-            cells = (values.get((name, step)) for step in steps)
-            lines.append(f"{name:<{width}}" + "".join(f"{'':>12}" if c is None else f"{c:>12.4g}" for c in cells))
+        units = {r.name: r.unit for r in self.readings if not r.layer}
+        width = max([4, *(len(name) for name in units)])
+        lines = [f"{'step':<{width}}" + "".join(f"{step:>12,}" for step in shown)]
+        for name, unit in units.items():
+            cells = (values.get((name, step)) for step in shown)
+            text = "".join(f"{'':>12}" if c is None else f"{c:>12.4g}" for c in cells)
+            lines.append(f"{name:<{width}}{text}  {unit}".rstrip())
         return "\n".join(lines)
 
     def explain(self) -> str:
@@ -183,11 +200,28 @@ class Monitor:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _diagnose(self, given: dict[str, Any]) -> dict[str, jax.Array]:
+        def some(choose: tuple[str, ...] | None) -> dict[str, jax.Array]:
+            return diagnose(**given, activation=self.activation, choose=choose, **self.thresholds)
+
+        if self.choose == "all":
+            return some(None)
+        if self.choose is not None:
+            return some(self.choose)
+        possible = []
+        for name in DEFAULT:
+            with contextlib.suppress(Unmet):
+                jax.eval_shape(lambda name=name: some((name,)))
+                possible.append(name)
+        return some(tuple(possible))
+
     def _keep(self, step: int, numbers: Mapping[str, float]) -> None:
         for key, value in numbers.items():
             name, _, layer = key.partition("/")
             self.readings.append(Reading(int(step), self.task, name, layer, value, _unit(name)))
         if self._jsonl is not None:
+            if self._jsonl.closed:
+                raise UserError(f"the monitor is closed: {self._jsonl.name} gets no more lines")
             # NaN is no JSON: null says that there was a measurement and no number.
             line = {k: v if math.isfinite(v) else None for k, v in numbers.items()}
             self._jsonl.write(json.dumps({"step": int(step), "task": self.task, **line}) + "\n")
@@ -195,17 +229,51 @@ class Monitor:
         self._mirror.write(numbers, int(step))
 
 
+def _names(choose: Iterable[str] | None) -> tuple[str, ...] | None:
+    if choose is None:
+        return None
+    names = tuple([choose] if isinstance(choose, str) else choose)
+    for name in names:
+        unit_of(name)
+    return names
+
+
 def _unit(name: str) -> str:
-    with contextlib.suppress(UserError):
-        return UNITS.get(name) or unit_of(name)
-    return ""
+    """The unit of a value or diagnostic, of either kind; empty for a name that nobody has stated one for."""
+    if name in UNITS:
+        return UNITS[name]
+    known = diagnostics().get(name) or standalones().get(name)
+    return known.unit if known else ""
 
 
 def _number(name: str, value: Any) -> float:
-    array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
-    if array.size != 1 or (not np.issubdtype(array.dtype, np.number) and array.dtype != bool):
+    array = np.asarray(_host(value))
+    if array.size != 1 or not (jnp.issubdtype(array.dtype, np.number) or array.dtype == bool) or np.iscomplexobj(array):
         raise UserError(f"{name}= must be one number, got {type(value).__name__} of shape {array.shape}")
     return float(array.reshape(()))
+
+
+def _host(value: Any) -> Any:
+    """A PyTorch tensor as a NumPy array (which knows no bfloat16); anything else as it is."""
+    return value.detach().cpu().double().numpy() if hasattr(value, "detach") else value
+
+
+def _array(value: Any) -> Any:
+    return (
+        value
+        if isinstance(value, jax.Array)
+        else np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+    )
+
+
+def _arrays(tree: Any) -> Any:
+    """A tree with its leaves as arrays and without those that hold no numbers."""
+
+    def numeric(leaf: Any) -> Any:
+        array = _array(leaf)
+        return array if jnp.issubdtype(array.dtype, np.number) or array.dtype == bool else None
+
+    return jax.tree.map(numeric, tree)
 
 
 def _opened(path: str | Path | None) -> Any:
@@ -214,6 +282,6 @@ def _opened(path: str | Path | None) -> Any:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return open(path, "a")
+        return open(path, "a", encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error

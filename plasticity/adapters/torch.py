@@ -6,7 +6,8 @@
 
 Forward hooks keep what the nonlinearities of the model last received and gave, detached from the graph. Tensors are
 handed over by DLPack, so on one device they share memory: read them before the next in-place change, as `record` does.
-Tensors on a device that JAX does not see are copied to the host.
+Tensors on a device that JAX does not see are copied to the host. A nonlinearity that is a module used at several
+places is a layer each time: `relu`, `relu:2`, `relu:3` in the order of the forward pass.
 
 Layouts become the suite's: `[batch, channels, height, width]` is `[batch, height, width, channels]`, a linear weight
 `[out, in]` is a kernel `[in, out]`, a convolution's `[out, in, kh, kw]` is `[kh, kw, in, out]`.
@@ -15,8 +16,8 @@ Layouts become the suite's: `[batch, channels, height, width]` is `[batch, heigh
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -47,34 +48,54 @@ class Watch:
     """Watch a module's nonlinearities and parameters.
 
     layers: names of submodules to watch instead of all nonlinearities (`dict(model.named_modules())` has them); of a
-    submodule that is no nonlinearity the output is taken as post-activations. Raises `UserError` if there is nothing to
-    watch: functional calls such as `F.relu` leave no trace, so use modules or name the submodule before them.
+    submodule that is no nonlinearity the output is taken as post-activations. Functional calls such as `F.relu` leave
+    no trace: for those, a mapping from the submodule before the call to the function, `{"fc1": F.relu}`. Raises
+    `UserError` if there is nothing to watch.
     """
 
-    def __init__(self, model: nn.Module, layers: Iterable[str] | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Iterable[str] | Mapping[str, Callable[[torch.Tensor], torch.Tensor] | None] | None = None,
+    ) -> None:
         modules = dict(model.named_modules())
+        functions = dict(layers) if isinstance(layers, Mapping) else {}
         if layers is None:
             names = [name for name, module in modules.items() if isinstance(module, NONLINEARITIES)]
             if not names:
                 raise UserError(
                     f"{type(model).__name__} has no nonlinearity modules to watch (functional ones leave no trace); "
-                    f"give layers= with names among: {', '.join(filter(None, modules))}"
+                    "give layers= with the submodules before them and the functions, such as {'fc1': F.relu}; "
+                    f"submodules: {', '.join(filter(None, modules))}"
                 )
         else:
-            names = list(layers)
+            names = [layers] if isinstance(layers, str) else list(layers)
+            if not names:
+                raise UserError("layers= is empty: nothing to watch")
             for name in names:
                 if name not in modules:
                     raise unknown("submodule", name, filter(None, modules))
         self.model = model
-        self._seen: dict[str, Any] = {}
+        self._seen: dict[str, _Seen] = {}
+        self._calls: dict[str, int] = {}
+        self._inside = False
         self._before: dict[str, torch.Tensor] | None = None
-        self._hooks = [modules[name].register_forward_hook(self._keep(name)) for name in names]
+        self._hooks: list[Any] = [model.register_forward_pre_hook(self._begin)]
+        self._hooks += [modules[name].register_forward_hook(self._keep(name, functions.get(name))) for name in names]
+        self._hooks.append(model.register_forward_hook(self._end, always_call=True))
 
     def activations(self) -> dict[str, Any]:
-        """What the watched layers last received and gave: name -> (pre, post), or post alone."""
+        """What the watched layers last received and gave: name -> (pre, post), or post alone.
+
+        Raises `UserError` before the first forward pass, and if a value was overwritten in place since.
+        """
         if not self._seen:
             raise UserError("no forward pass has been seen yet: call the model before you read it")
-        return {name: jax.tree.map(_channels_last, value) for name, value in self._seen.items()}
+        for name, seen in self._seen.items():
+            if [_version(tensor) for tensor in seen.tensors] != seen.versions:
+                raise UserError(f"the values at {name!r} were overwritten in place after the layer had given them")
+        found = {name: tuple(_channels_last(tensor) for tensor in seen.tensors) for name, seen in self._seen.items()}
+        return {name: values if len(values) == 2 else values[0] for name, values in found.items()}
 
     def params(self) -> dict[str, dict[str, jax.Array]]:
         """Parameters by submodule: `{"0": {"kernel": ..., "bias": ...}, ...}`."""
@@ -114,18 +135,41 @@ class Watch:
         for hook in self._hooks:
             hook.remove()
 
-    def _keep(self, name: str) -> Any:
+    def _begin(self, *_: Any) -> None:
+        self._inside, self._calls, self._seen = True, {}, {}
+
+    def _end(self, *_: Any) -> None:
+        self._inside = False
+
+    def _keep(self, name: str, function: Callable[[torch.Tensor], torch.Tensor] | None) -> Any:
         def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            post = output.detach()
-            if isinstance(module, NONLINEARITIES):
+            if not isinstance(output, torch.Tensor):
+                raise UserError(f"submodule {name!r} gives a {type(output).__name__}: only tensors can be watched")
+            tensors = (output.detach(),)
+            if function is not None:
+                with torch.no_grad():
+                    tensors = (tensors[0].clone(), function(tensors[0].clone()))
+            elif isinstance(module, NONLINEARITIES) and inputs:
                 pre = inputs[0].detach()
                 # An in-place nonlinearity has overwritten its input: what is left is the output alone.
-                shared = pre.data_ptr() == post.data_ptr()
-                self._seen[name] = post if shared else (pre, post)
-            else:
-                self._seen[name] = post
+                tensors = tensors if pre.data_ptr() == output.data_ptr() else (pre, *tensors)
+            # Outside of the model's own forward nobody says when one begins, so the last call counts.
+            count = self._calls[name] = self._calls.get(name, 0) + 1 if self._inside else 1
+            key = name if count == 1 else f"{name}:{count}"
+            self._seen[key] = _Seen(tensors, [_version(tensor) for tensor in tensors])
 
         return hook
+
+
+class _Seen(NamedTuple):
+    """versions: how often each tensor had been changed in place when it was seen."""
+
+    tensors: tuple[torch.Tensor, ...]
+    versions: list[int]
+
+
+def _version(tensor: torch.Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def to_jax(tensor: torch.Tensor) -> jax.Array:
