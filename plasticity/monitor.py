@@ -86,7 +86,8 @@ class Monitor:
         # An unknown name or threshold is told now, not after the first thousand steps.
         diagnose(choose=(), **thresholds)
         self.every, self.dense, self.reference = operator.index(every), dense, reference
-        self.choose = "all" if choose == "all" else _names(choose)
+        self.choose = None if choose == "all" else _names(choose)
+        self._everything = choose == "all"
         self.activation, self.learning_rate, self.thresholds = activation, learning_rate, thresholds
         self.readings: list[Reading] = []
         self.task = 0
@@ -204,9 +205,7 @@ class Monitor:
         def some(choose: tuple[str, ...] | None) -> dict[str, jax.Array]:
             return diagnose(**given, activation=self.activation, choose=choose, **self.thresholds)
 
-        if self.choose == "all":
-            return some(None)
-        if self.choose is not None:
+        if self._everything or self.choose is not None:
             return some(self.choose)
         possible = []
         for name in DEFAULT:
