@@ -73,19 +73,22 @@ def lanczos(operator: Operator, key: Array, order: int) -> Tridiagonal:
         part = jnp.matmul(basis, w, precision="highest")
         return w - jnp.matmul(part, basis, precision="highest"), part
 
+    def fresh(basis: Array, _: Vector, i: Array) -> Vector:
+        return orthogonal(basis, orthogonal(basis, draw(i))[0])[0]
+
     def step(carry: tuple[Array, Vector, Array], i: Array):
         basis, q, scale = carry
         basis = basis.at[i].set(q)
         w, part = orthogonal(basis, operator.apply(q))
-        alpha = part[i]
+        w, again = orthogonal(basis, w)
+        alpha, norm = part[i] + again[i], _norm(w)
         scale = jnp.maximum(scale, jnp.abs(alpha))
         # What is left is rounding: the space is exhausted. Comparisons with NaN are false, so NaN is carried on.
-        exhausted = _norm(w) <= 10 * tiny * scale
-        w = jnp.where(exhausted, jax.lax.cond(exhausted, draw, lambda i: jnp.zeros_like(q), i + 1), w)
-        w, again = orthogonal(basis, w)
-        norm = _norm(w)
-        alpha = jnp.where(exhausted, alpha, alpha + again[i])
+        # Judged after the second pass: what the first leaves of pure rounding is largely along the basis.
+        exhausted = norm <= 10 * tiny * scale
         beta = jnp.where(exhausted, 0.0, norm)
+        w = jax.lax.cond(exhausted, fresh, lambda basis, w, i: w, basis, w, i + 1)
+        norm = jnp.where(exhausted, _norm(w), norm)
         q = w / jnp.where(norm == 0, 1.0, norm)
         return (basis, q, jnp.maximum(scale, beta)), (alpha, beta)
 

@@ -20,6 +20,9 @@ Scalar = Float[Array, ""]
 
 def as_array(values: Any, name: str) -> Array:
     """As a JAX array; a `UserError` for what is not numbers."""
+    if any(isinstance(leaf, str | bytes) for leaf in jax.tree.leaves(values)):
+        # NumPy would read text as the name of a dtype, with a warning of its own.
+        raise UserError(f"{name} must be an array of numbers, got {type(values).__name__}: it holds text")
     try:
         return jnp.asarray(values)
     except (TypeError, ValueError) as error:

@@ -64,6 +64,13 @@ def test_few_distinct_eigenvalues_do_not_break_lanczos(scale):
     np.testing.assert_allclose(values, np.sort(np.diag(matrix)), atol=scale * 1e-5)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_an_eigenvalue_repeated_through_many_rows_is_found_as_often(seed):
+    # Every step exhausts the space; what rounding leaves of a product must not pass for a direction of its own.
+    matrix = symmetric(np.r_[np.full(59, -3.0), 1.0], seed)
+    np.testing.assert_allclose(statistics(matrix)[0], np.r_[np.full(59, -3.0), 1.0], atol=1e-4)
+
+
 def test_zero_operator_has_rank_zero():
     values, ranks, negative, _ = statistics(np.zeros((6, 6)))
     assert not values.any()

@@ -251,7 +251,9 @@ def test_missing_needs_are_named(name):
         with pytest.raises(UserError, match=rf"{name}.*{need}="):
             diagnose(**given, choose=[name])
         activation = given.pop("activation")
-        assert name not in jax.eval_shape(lambda given: diagnose(**given, activation=activation), given)
+        assert name not in jax.eval_shape(
+            lambda given, activation=activation: diagnose(**given, activation=activation), given
+        )
 
 
 @pytest.mark.parametrize("activation", sorted(NONLINEARITIES))
@@ -373,7 +375,7 @@ def test_importing_diagnostics_is_light():
     # Nothing is decomposed here, because jaxlib itself imports SciPy for that.
     code = (
         "import sys, numpy as np; from plasticity.diagnostics import diagnose; "
-        "diagnose(params={'h': np.ones((2, 2))}, learning_rate=1.0); "
+        "diagnose(params={'h': np.ones((2, 2))}, learning_rate=1.0, choose=['weight_norm', 'effective_lr_sgd']); "
         "print(sorted({'flax', 'optax', 'scipy', 'torch', 'pandas'} & set(sys.modules)))"
     )
     root = Path(__file__).parents[2]
