@@ -97,14 +97,15 @@ class PlainJax:
 
         def start() -> Any:
             made = learner.parts(plan, method, 0)
-            return learner.Learner(made.initial, made.setting.tx.init(made.initial["params"])), made.initial
+            return learner.Learner(made.initial, made.setting.restarted(made.initial)), made.initial
 
         def update(state: Any, target: Any, host: Host, number: Any) -> Any:
             made = learner.parts(plan, method, 0)
             none = dict.fromkeys(Draw._fields)
             drawn = Draw(**{**none, "action": host.action, "reward": host.reward, "discount": host.discount})
             batch = Batch(drawn, host.obs, host.next_obs, host.weight)
-            found = learner.gradient(plan, made, state, target, batch, jax.random.fold_in(jax.random.key(0), number))
+            key = jax.random.fold_in(jax.random.key(0), number)
+            found = learner.gradient(plan, made, state.variables, target, batch, batch.obs, key)
             state, _ = learner.step(made, state, found, number)
             new = priorities(plan.agent.priority, found.losses) if self.prioritized else None
             return state, new

@@ -70,12 +70,14 @@ class Network:
 
     init: `(key, x[batch, ...]) -> variables`, a dict with the collection `params` and, where there are running
         statistics, further collections.
-    apply: `(variables, x, noise=None) -> (output[batch, outputs], {layer: Activation}, new_state)`; `new_state` holds
-        the collections other than `params` after this batch. noise: a key for noisy layers, which without one apply
-        their mean weights.
+    apply: `(variables, x, noise=None, train=False) -> (output[batch, outputs], {layer: Activation}, new_state)`.
+        noise: a key for noisy layers and random nonlinearities, which without one apply their means. train: use the
+        batch's own statistics where a layer has running ones; `new_state` then holds the collections that change with
+        the batch, else it is empty.
     units: the unit graph, input side first.
     activation: name of the nonlinearity, for diagnostics that depend on it.
     output_kernel: path of the output layer's kernel within `params`.
+    stochastic: training passes need a key, beside what noisy layers need for acting.
     """
 
     init: Callable[[jax.Array, jax.Array], dict[str, Any]]
@@ -83,6 +85,7 @@ class Network:
     units: tuple[UnitLayer, ...]
     activation: str = "relu"
     output_kernel: Path = ()
+    stochastic: bool = False
 
 
 def get_at(tree: Any, path: Path) -> Any:

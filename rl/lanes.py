@@ -67,17 +67,18 @@ class Lanes:
 
     def forget(self) -> None:
         """Empty the replay."""
-        fresh = self.programs.start(self.method, self.seeds)
-        self.state, self.count = self.state._replace(ring=fresh.ring), 0
+        # The frames stay where they are, never to be read: a second million of them would not fit beside the first.
+        ring = self.programs.forget(self._light.ring)._replace(frames=self.state.ring.frames)
+        self.state, self.count = self.state._replace(ring=ring), 0
 
     def event(self, number: int) -> None:
-        """The mitigations' events."""
-        self.state = self.programs.event(self.method, self.seeds, self.state, np.int32(number))
+        """The mitigations' events, number `number` (from 1)."""
+        batch = self._batch("event", number)
+        self.state = self.programs.event(self.method, self.seeds, self.state, batch, np.int32(number))
 
     def measure(self, updates: int) -> dict[str, Any]:
         """Diagnostics after so many updates: `name[/layer]` -> `[lanes]`."""
-        drawn = self._drawn_for("measure", updates)
-        batch = Batch(drawn, *self._observations(drawn), jnp.ones(drawn.slot.shape))
+        batch = self._batch("measure", updates)
         return self.programs.measure(self.method, self.seeds, self._light, batch, np.int32(updates))
 
     def draw_reference(self, number: int) -> None:
@@ -102,6 +103,11 @@ class Lanes:
 
     def _drawn_for(self, purpose: str, number: int) -> Draw:
         return self.programs.drawn_for[purpose](self.seeds, self._light, np.int32(self.count), np.int32(number))
+
+    def _batch(self, purpose: str, number: int) -> Batch:
+        """Transitions for a purpose beside training, all of weight 1."""
+        drawn = self._drawn_for(purpose, number)
+        return Batch(drawn, *self._observations(drawn), jnp.ones(drawn.slot.shape))
 
     def _observations(self, drawn: Draw) -> tuple[Any, Any]:
         """The observations of a draw and the ones that follow, `[lanes, batch, ...]`."""

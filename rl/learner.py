@@ -6,6 +6,7 @@ stays a branch under `vmap`. Whether and how much to learn is decided outside: n
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from jaxtyping import Array, Float, Int
 from plasticity.heads import Categorical, Head, Regression
 from plasticity.method import Method
 from plasticity.mitigations import compose
-from plasticity.mitigations.base import Context, Learner, Mitigation, Setting
+from plasticity.mitigations.base import Context, Event, Learner, Mitigation, Setting
 from plasticity.networks.base import Architecture
 from plasticity.rng import named, stream
 from rl import signals
@@ -105,23 +106,21 @@ def parts(plan: Plan, method: Method, seed: Any) -> Parts:
     architecture = compose.architecture(members, base)
     network = method.network.build(architecture)
     example = jnp.zeros((1, *plan.observation), plan.layout.dtype)
-    setting = Setting(
-        network=network,
-        initializer=lambda key: network.init(key, example),
-        learning_rate=method.optimizer.lr,
-        key=stream(seed, "mitigation"),
-    )
+
+    def initializer(key: jax.Array) -> dict[str, Any]:
+        return compose.initial(members, network, key, example)
+
+    setting = Setting(network, initializer, method.optimizer.lr, stream(seed, "mitigation"))
     setting = compose.optimizer(members, method.optimizer, setting)
-    return Parts(members, architecture.head, setting, network.init(stream(seed, "init"), example))
+    return Parts(members, architecture.head, setting, initializer(stream(seed, "init")))
 
 
 def start(plan: Plan, method: Method, seed: Any) -> State:
     """An agent before its first row."""
     made = parts(plan, method, seed)
-    assert made.setting.tx is not None
     prioritized = plan.agent.priority != "none"
     return State(
-        learner=Learner(made.initial, made.setting.tx.init(made.initial["params"])),
+        learner=Learner(made.initial, made.setting.restarted(made.initial)),
         # A copy of its own: both are donated.
         target=jax.tree.map(jnp.copy, made.initial),
         ring=ring_module.init(plan.layout, plan.frames_on_device, prioritized),
@@ -131,9 +130,9 @@ def start(plan: Plan, method: Method, seed: Any) -> State:
     )
 
 
-def outputs(plan: Plan, made: Parts, variables: dict[str, Any], obs: Array, noise: Any = None):
+def outputs(plan: Plan, made: Parts, variables: Mapping[str, Any], obs: Array, noise: Any = None, train: bool = False):
     """Outputs `[batch, actions, outputs]`, activations, and the network's new state."""
-    flat, activations, new_state = made.setting.network.apply(variables, obs, noise)
+    flat, activations, new_state = made.setting.network.apply(variables, obs, noise, train)
     return flat.reshape(flat.shape[0], plan.actions, -1), activations, new_state
 
 
@@ -200,52 +199,84 @@ def weights(plan: Plan, drawn: Draw, beta: Any) -> Float[Array, " batch"]:
 
 
 class Gradient(NamedTuple):
-    """What one batch says. activations: of the online network on the batch's observations."""
+    """What one batch says. context: of the online network on the batch's observations, for the mitigations."""
 
     grads: Any
     losses: Losses
-    activations: Any
+    context: Context
     new_state: dict[str, Any]
 
 
 def gradient(
-    plan: Plan, made: Parts, learner: Learner, target: dict[str, Any], batch: Batch, key: jax.Array
+    plan: Plan,
+    made: Parts,
+    variables: dict[str, Any],
+    target: dict[str, Any],
+    batch: Batch,
+    reference: Array,
+    key: jax.Array,
+    penalised: bool = True,
 ) -> Gradient:
-    """The gradient of the weighted loss and the penalties on a batch."""
+    """The gradient of the weighted loss and (unless not `penalised`) the penalties on a batch.
+
+    reference: observations beside the batch, for penalties that compare outputs there.
+    """
     agent, drawn = plan.agent, batch.drawn
-    online_key, target_key, selector_key = jax.random.split(key, 3) if agent.noise else (None, None, None)
+    noisy = agent.noise or made.setting.network.stochastic
+    online_key, target_key, selector_key = jax.random.split(key, 3) if noisy else (None, None, None)
     following, _, _ = outputs(plan, made, target, batch.next_obs, target_key)
 
-    def loss_fn(params: Any):
-        variables = {**learner.variables, "params": params}
-        online, activations, new_state = outputs(plan, made, variables, batch.obs, online_key)
-        selector = outputs(plan, made, variables, batch.next_obs, selector_key)[0] if agent.double else following
+    def forward(params: Any):
+        own = {**variables, "params": params}
+        online, activations, new_state = outputs(plan, made, own, batch.obs, online_key, train=True)
+        selector = outputs(plan, made, own, batch.next_obs, selector_key)[0] if agent.double else following
         each = losses(made.head, agent.loss, online, following, selector, drawn.action, drawn.reward, drawn.discount)
-        context = Context(made.setting.network, made.initial["params"], activations)
-        penalty = compose.penalty(made.members, params, context)
-        return jnp.mean(batch.weight * each.loss) + penalty, (each, activations, new_state)
+        return jnp.mean(batch.weight * each.loss), (each, online, activations, new_state)
 
-    grads, aux = jax.grad(loss_fn, has_aux=True)(learner.variables["params"])
+    def context(params: Any, online: Array, activations: Any) -> Context:
+        return Context(
+            made.setting.network,
+            made.initial,
+            activations,
+            online.reshape(online.shape[0], -1),
+            variables,
+            inputs=batch.obs,
+            loss=lambda p: forward(p)[0],
+            reference=lambda: reference,
+            following=lambda: outputs(plan, made, {**variables, "params": params}, batch.next_obs, online_key)[1],
+        )
+
+    def objective(params: Any):
+        loss, (each, online, activations, new_state) = forward(params)
+        if penalised:
+            loss = loss + compose.penalty(made.members, params, context(params, online, activations))
+        return loss, (each, online, activations, new_state)
+
+    grad_fn = jax.grad(objective, has_aux=True)
+    grad_fn = compose.gradient(made.members, grad_fn) if penalised else grad_fn
+    params = variables["params"]
+    grads, (each, online, activations, new_state) = grad_fn(params)
     if agent.max_gradient_norm:
         norm = optax.tree.norm(grads)
         grads = jax.tree.map(lambda g: g * jnp.minimum(1.0, agent.max_gradient_norm / jnp.maximum(norm, 1e-20)), grads)
-    return Gradient(grads, *aux)
+    return Gradient(grads, each, context(params, online, activations), new_state)
 
 
 def step(made: Parts, learner: Learner, found: Gradient, update: Any) -> tuple[Learner, Any]:
     """The learner after update number `update` (from 0, unmapped), and the change of its parameters."""
     tx, params = made.setting.tx, learner.variables["params"]
     assert tx is not None
-    updates, opt_state = tx.update(found.grads, learner.opt_state, params, activations=found.activations, step=update)
+    activations = found.context.activations
+    updates, opt_state = tx.update(found.grads, learner.opt_state, params, activations=activations, step=update)
     variables = {**learner.variables, **found.new_state, "params": optax.apply_updates(params, updates)}
-    return Learner(variables, opt_state), updates
+    return compose.after_update(made.members, Learner(variables, opt_state), found.context), updates
 
 
 def update(plan: Plan, made: Parts, seed: Any, state: State, batch: Batch, number: Int[Array, ""]) -> State:
     """One update on a batch: learner, priorities, target network. number: of this update, from 0."""
     agent = plan.agent
     noise = jax.random.fold_in(named(stream(seed, "data"), "noise"), number)
-    found = gradient(plan, made, state.learner, state.target, batch, noise)
+    found = gradient(plan, made, state.learner.variables, state.target, batch, state.reference, noise)
     learner, _ = step(made, state.learner, found, number)
     ring = state.ring
     if agent.priority != "none":
@@ -283,17 +314,25 @@ def learn(
     return jax.lax.fori_loop(0, updates, body, state)
 
 
-def event(plan: Plan, method: Method, seed: Any, state: State, number: Int[Array, ""]) -> State:
-    """The mitigations' events (shrink and perturb, full reset), the `number`-th time; the target follows."""
+def event(plan: Plan, method: Method, seed: Any, state: State, batch: Batch, number: Int[Array, ""]) -> State:
+    """The mitigations' events (shrink and perturb, full reset), the `number`-th time; the target follows.
+
+    batch: what stands for the data of now, however often a mitigation asks for some.
+    """
     made = parts(plan, method, seed)
     key = jax.random.fold_in(named(stream(seed, "mitigation"), "switch"), number)
-    learner = compose.on_switch(made.members, key, state.learner, made.setting)
+
+    def grads(variables: Any, key: jax.Array) -> Any:
+        return gradient(plan, made, variables, state.target, batch, state.reference, key, penalised=False).grads
+
+    happening = Event(number, lambda key: batch.obs, grads)
+    learner = compose.on_switch(made.members, key, state.learner, made.setting, happening)
     return state._replace(learner=learner, target=jax.tree.map(jnp.copy, learner.variables))
 
 
 def with_events(method: Method) -> bool:
     """Whether the method has mitigations that act at events."""
-    return any(m.stage == "event" for m in method.mitigations)
+    return any(compose.acts_at_events(m) for m in method.mitigations)
 
 
 def detached(state: State) -> State:

@@ -76,13 +76,13 @@ class Measure(Config):
 
 
 #: Purposes for which transitions are drawn beside training.
-PURPOSES = ("reference", "measure")
+PURPOSES = ("reference", "measure", "event")
 
 
 def drawn_for(plan: Plan, purpose: str, seed: Any, state: State, count: Int[Array, ""], number: Any) -> Draw:
     """Transitions for one of `PURPOSES`, drawn as for training. number: of this draw, for its key."""
     key = jax.random.fold_in(named(stream(seed, "probe"), purpose), number)
-    size = plan.reference if purpose == "reference" else plan.agent.batch_size
+    size = plan.agent.batch_size if purpose == "measure" else plan.reference
     return draw(plan.layout, state.ring, count, key, size, plan.drawing)
 
 
@@ -93,7 +93,7 @@ def measure(
     made = parts(plan, method, seed)
     setting = made.setting
     key = jax.random.fold_in(named(stream(seed, "probe"), "noise"), number)
-    found = gradient(plan, made, state.learner, state.target, batch, key)
+    found = gradient(plan, made, state.learner.variables, state.target, batch, state.reference, key)
     learner, updates = step(made, state.learner, found, number)
     before, activations, _ = outputs(plan, made, state.learner.variables, state.reference)
     after, _, _ = outputs(plan, made, learner.variables, state.reference)

@@ -30,6 +30,7 @@ class Programs(NamedTuple):
     act: Callable[..., Any]
     learn: Callable[..., Any]
     event: Callable[..., Any]
+    forget: Callable[..., Any]
     gather: Callable[..., Any]
     drawn_for: Mapping[str, Callable[..., Any]]
     measure: Callable[..., Any]
@@ -61,7 +62,8 @@ def programs(plan: Plan, schedule: Measure) -> Programs:
         start=compiled(partial(learner.start, plan), "ll"),
         act=compiled(partial(learner.act, plan), "llll--", donate=2),
         learn=compiled(partial(learner.learn, plan), "llll----", donate=3),
-        event=compiled(partial(learner.event, plan), "lll-", donate=2),
+        event=compiled(partial(learner.event, plan), "llll-", donate=2),
+        forget=compiled(partial(ring_module.emptied, plan.layout), "l"),
         gather=compiled(partial(learner.assemble, plan), "llll"),
         drawn_for={name: compiled(partial(measuring.drawn_for, plan, name), "ll--") for name in measuring.PURPOSES},
         measure=compiled(partial(measuring.measure, plan, schedule), "llll-"),

@@ -169,7 +169,7 @@ class _Training:
 
     def _event(self) -> None:
         if any(learner.with_events(run.method) for run in self.runs):
-            self.lanes.event(self.position.events)
+            self.lanes.event(self.position.events + 1)
         self.position.events += 1
 
     def _sums(self) -> dict[str, np.ndarray]:

@@ -2,8 +2,8 @@
 
 Two runs can share a program when their configs have the same tree structure (static fields equal, strengths free).
 To make that happen more often, a run that lacks a mitigation which others have is padded with its neutral element,
-which equals absence: {layer norm} x {L2} is then two programs, not four. Only penalties, decay and events are padded;
-they cost next to nothing at zero strength, and no diagnostic depends on them.
+which equals absence: {layer norm} x {L2} is then two programs, not four. Only members are padded that say so: they
+cost next to nothing at zero strength, and no diagnostic depends on them.
 
 A group is a full crossing of methods and seeds on one task, at most `lanes` runs: too many fall out of cache on a CPU
 and out of memory on a GPU. Groups of one program are cut to one shape where that is possible, since every shape is a
@@ -27,8 +27,6 @@ from plasticity.mitigations import compose
 from plasticity.mitigations.base import Mitigation
 from sweeps import kinds
 from sweeps.kinds import Run
-
-PADDED_STAGES = ("penalty", "decay", "event")
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ def _pad(methods: Sequence[Method]) -> list[Method]:
             if _core(other) != core:
                 continue
             for member in other.mitigations:
-                neutral = member.neutral() if member.stage in PADDED_STAGES else None
+                neutral = member.neutral() if member.padded else None
                 if neutral is not None and member.name not in own:
                     extra.setdefault(member.name, neutral)
         result.append(replace(method, mitigations=compose.canonical((*method.mitigations, *extra.values()))))
@@ -115,7 +113,7 @@ def _pad(methods: Sequence[Method]) -> list[Method]:
 
 def _core(method: Method) -> Any:
     """What padding cannot make equal: the members without a cheap neutral element."""
-    fixed = tuple(m for m in method.mitigations if m.stage not in PADDED_STAGES or m.neutral() is None)
+    fixed = tuple(m for m in method.mitigations if not m.padded or m.neutral() is None)
     return jax.tree.structure(fixed)
 
 

@@ -20,10 +20,10 @@ import optax
 from plasticity.heads import Head, Regression, Softmax
 from plasticity.method import Method
 from plasticity.mitigations import compose
-from plasticity.mitigations.base import Context, Learner, Setting
+from plasticity.mitigations.base import Context, Event, Learner, Setting
 from plasticity.networks.base import Architecture
 from plasticity.rng import named, stream
-from tasks.base import Data, Problem, State, Task
+from tasks.base import Batch, Data, Problem, State, Task
 from tasks.measure import Measure
 
 #: End-of-task evaluation uses at most so many examples (the first of the stream).
@@ -79,22 +79,20 @@ def _parts(task: Task, method: Method, seed: jax.Array, data: Data) -> _Parts:
     architecture = compose.architecture(members, Architecture(base_head(task.problem(data))))
     network = method.network.build(architecture)
     example = data.inputs(jnp.zeros((1,), jnp.int32))
-    setting = Setting(
-        network=network,
-        initializer=lambda key: network.init(key, example),
-        learning_rate=method.optimizer.lr,
-        key=stream(seed, "mitigation"),
-    )
+
+    def initializer(key: jax.Array) -> dict[str, Any]:
+        return compose.initial(members, network, key, example)
+
+    setting = Setting(network, initializer, method.optimizer.lr, stream(seed, "mitigation"))
     setting = compose.optimizer(members, method.optimizer, setting)
     # Recomputed from its key where it is needed, rather than carried: only L2-Init and distances read it.
-    return _Parts(architecture.head, setting, network.init(stream(seed, "init"), example))
+    return _Parts(architecture.head, setting, initializer(stream(seed, "init")))
 
 
 def start(task: Task, method: Method, seed: jax.Array, data: Data) -> RunState:
     """The state of a run before its first task."""
     parts = _parts(task, method, seed, data)
-    assert parts.setting.tx is not None
-    learner = Learner(parts.initial, parts.setting.tx.init(parts.initial["params"]))
+    learner = Learner(parts.initial, parts.setting.restarted(parts.initial))
     return RunState(task.init(named(stream(seed, "task"), "first"), data), learner, jnp.zeros(2))
 
 
@@ -129,37 +127,67 @@ def run_chunk(
     """Take a run through a chunk of task `index` (0-based, unbatched)."""
     members = compose.canonical(method.mitigations)
     parts = _parts(task, method, seed, data)
-    setting, head, initial = parts.setting, parts.head, parts.initial["params"]
+    setting, head, initial = parts.setting, parts.head, parts.initial
     network, tx = setting.network, setting.tx
     assert tx is not None
     data_key = jax.random.fold_in(stream(seed, "data"), index)
     reference = jnp.arange(min(measure.reference, data.labels.shape[0]))
 
+    def some(current: Any, key: jax.Array) -> Batch:
+        """A batch of the task as it is now, beside the stream's own order."""
+        indices = jax.random.randint(key, (task.batch_size,), 0, data.labels.shape[0])
+        return task.examples(current, indices, data)
+
+    def forward(params: Any, variables: dict[str, Any], batch: Batch, key: jax.Array):
+        """Mean loss of a batch in training, and what else the pass gives."""
+        noise = named(key, "noise") if network.stochastic else None
+        outputs, activations, new_state = network.apply({**variables, "params": params}, batch.x, noise, train=True)
+        return jnp.mean(head.loss(outputs, batch.y)), (outputs, activations, new_state)
+
     def switch(state: RunState) -> RunState:
         key = jax.random.fold_in(stream(seed, "task"), index)
         event_key = jax.random.fold_in(named(stream(seed, "mitigation"), "switch"), index)
-        learner = compose.on_switch(members, event_key, state.learner, setting)
-        return RunState(task.advance(state.stream, key, data), learner, state.total)
+        following = task.advance(state.stream, key, data)
 
-    def loss_fn(params, variables, batch):
-        variables = {**variables, "params": params}
-        outputs, activations, new_state = network.apply(variables, batch.x)
-        loss = jnp.mean(head.loss(outputs, batch.y))
-        penalty = compose.penalty(members, params, Context(network, initial, activations))
-        return loss + penalty, (loss, outputs, activations, new_state)
+        def gradient(variables: Any, key: jax.Array) -> Any:
+            batch = some(following.current, key)
+            return jax.grad(lambda p: forward(p, variables, batch, key)[0])(variables["params"])
+
+        event = Event(index, lambda key: some(following.current, key).x, gradient)
+        return RunState(following, compose.on_switch(members, event_key, state.learner, setting, event), state.total)
 
     def update(stream_state: State, learner: Learner, step: jax.Array):
-        stream_state, batch = task.batch(stream_state, jax.random.fold_in(data_key, step), step, data)
-        params = learner.variables["params"]
-        grads, (loss, outputs, activations, new_state) = jax.grad(loss_fn, has_aux=True)(
-            params, learner.variables, batch
-        )
+        key = jax.random.fold_in(data_key, step)
+        stream_state, batch = task.batch(stream_state, key, step, data)
+        variables, current = learner.variables, stream_state.current
+
+        def context(outputs, activations) -> Context:
+            return Context(
+                network,
+                initial,
+                activations,
+                outputs,
+                variables,
+                inputs=batch.x,
+                targets=batch.y,
+                loss=lambda p: forward(p, variables, batch, key)[0],
+                reference=lambda: some(current, named(key, "reference")).x,
+            )
+
+        def objective(params):
+            loss, found = forward(params, variables, batch, key)
+            return loss + compose.penalty(members, params, context(*found[:2])), (loss, *found)
+
+        params = variables["params"]
+        grad_fn = compose.gradient(members, jax.grad(objective, has_aux=True))
+        grads, (loss, outputs, activations, new_state) = grad_fn(params)
         updates, opt_state = tx.update(
             grads, learner.opt_state, params, activations=activations, step=index * task.steps + step
         )
-        variables = {**learner.variables, **new_state, "params": optax.apply_updates(params, updates)}
+        learner = Learner({**variables, **new_state, "params": optax.apply_updates(params, updates)}, opt_state)
+        learner = compose.after_update(members, learner, context(outputs, activations))
         online = jnp.stack([loss, head.score(head.predict(outputs), batch.y)])
-        return stream_state, Learner(variables, opt_state), online, grads, updates
+        return stream_state, learner, online, grads, updates
 
     def finish(state: RunState) -> dict[str, jax.Array]:
         variables, current = state.learner.variables, state.stream.current
@@ -191,7 +219,7 @@ def run_chunk(
         state = jax.lax.fori_loop(bounds.firsts, bounds.lasts, plain, state)
         stream_state, learner, online, grads, updates = update(state.stream, state.learner, bounds.lasts)
         x = task.examples(stream_state.current, reference, data).x
-        dense = measure.cheap(setting, learner.variables, x, grads, updates, initial)
+        dense = measure.cheap(setting, learner.variables, x, grads, updates, initial["params"])
         return RunState(stream_state, learner, state.total + online), dense
 
     if span.begins:

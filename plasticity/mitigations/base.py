@@ -1,19 +1,23 @@
-"""The mitigation contract: one frozen config with up to four pure hooks, each the identity by default.
+"""The mitigation contract: one frozen config with a few pure hooks, each the identity by default.
 
-    network(architecture)              layer norm, nonlinearities, output heads
-    penalty(params, context)           a scalar added to the loss
-    optimizer(tx, setting)             a transformation around the optimiser: decay, projections, resets of units
-    on_event(key, learner, setting)    what happens at a task switch: shrink and perturb, full reset
+    network(architecture)               normalisation, nonlinearity, output head, residual blocks
+    base(config)                        another optimiser, or the same with other hyperparameters
+    penalty(params, context)            a scalar added to the loss
+    gradient(grad_fn)                   how the gradient is computed: at a perturbed point, say
+    optimizer(tx, setting)              a transformation around the optimiser: decay, projections, resets of units
+    memory(variables, network)          what the member carries from update to update, beside the optimiser's state
+    after_update(learner, context)      what it does after each update: refresh its memory, rescale an output layer
+    on_event(key, learner, setting, event)   what happens at a task switch: shrink and perturb, full reset
 
 A mitigation is one file. Strengths are traced fields; `neutral()` gives the member with zero strength, which must
-equal absence numerically (a contract test), so that the runs with and without it can share a compiled program.
-The order in which hooks are folded is `plasticity.mitigations.compose`'s, whatever the order in the spec.
+equal absence numerically (a contract test). The order in which hooks are folded is `plasticity.mitigations.compose`'s,
+whatever the order in the spec.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
@@ -22,11 +26,16 @@ import optax
 from plasticity.config import Config
 from plasticity.network import Activation, Network, Params
 from plasticity.networks.base import Architecture
+from plasticity.optimizers.base import OptimizerConfig
 from plasticity.registry import Family
+
+#: `params -> (gradient, whatever else came out of the pass)`.
+GradFn = Callable[[Params], tuple[Params, Any]]
 
 
 class Learner(NamedTuple):
-    """What training changes. variables: the network's collections, `params` among them; opt_state: the optimiser's."""
+    """What training changes. variables: the network's collections, `params` among them, and the mitigations' `memory`;
+    opt_state: the optimiser's."""
 
     variables: dict[str, Any]
     opt_state: Any
@@ -34,11 +43,30 @@ class Learner(NamedTuple):
 
 @dataclass(frozen=True)
 class Context:
-    """What a penalty may look at, beside the parameters: activations of the batch, parameters at initialisation."""
+    """What a penalty may look at, beside the parameters.
+
+    initial: the network's variables at initialisation. activations, outputs: of the batch. variables: all collections.
+    inputs, targets: the batch. loss: params -> mean loss of the batch without penalties. reference: gives another batch
+    of inputs of the same stream. following: gives the activations on the next observations, None outside RL. memory:
+    the asking member's own. What a loop of one's own does not have may be left out; a member that needs it says so.
+    """
 
     network: Network
-    initial_params: Params
+    initial: Mapping[str, Any]
     activations: Mapping[str, Activation]
+    outputs: jax.Array | None = None
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    inputs: jax.Array | None = None
+    targets: jax.Array | None = None
+    loss: Callable[[Params], jax.Array] | None = None
+    reference: Callable[[], jax.Array] | None = None
+    following: Callable[[], Mapping[str, Activation]] | None = None
+    memory: Any = None
+
+    @property
+    def initial_params(self) -> Params:
+        """Parameters at initialisation."""
+        return self.initial["params"]
 
 
 @dataclass(frozen=True)
@@ -55,30 +83,64 @@ class Setting:
     key: jax.Array
     tx: optax.GradientTransformationExtraArgs | None = None
 
+    def restarted(self, variables: Mapping[str, Any]) -> Any:
+        """A fresh state of the optimiser for these variables."""
+        assert self.tx is not None, "a setting for events has the composed optimiser"
+        return self.tx.init(variables["params"])
+
+
+@dataclass(frozen=True)
+class Event:
+    """A task switch, or a periodic event of an agent.
+
+    number: of this event, from 1 (int32 scalar). inputs: key -> a batch of inputs of what is to be learned now.
+    gradient: (variables, key) -> gradient of the mean loss on such a batch, with its targets, without penalties.
+    """
+
+    number: jax.Array
+    inputs: Callable[[jax.Array], jax.Array]
+    gradient: Callable[[Mapping[str, Any], jax.Array], Params]
+
 
 class Mitigation(Config):
     """Base of mitigations. Class attributes say how a member composes.
 
-    stage: position in the fold, see `compose.STAGES`. resets_units: True asks the optimiser for per-entry counts.
-    reference: author, year, identifier.
+    stage: position in the fold, see `compose.STAGES`. optimizer_stage: position of its `optimizer` hook, where that is
+    another. resets_units: True asks the optimiser for per-entry counts. padded: True where the member at zero strength
+    costs next to nothing, so that a sweep may give it to runs without it and compile one program for both. cost: in
+    words. reference: author, year, identifier.
     """
 
     name: ClassVar[str]
     reference: ClassVar[str] = ""
+    cost: ClassVar[str] = "next to nothing"
     stage: ClassVar[str]
+    optimizer_stage: ClassVar[str] = ""
     resets_units: ClassVar[bool] = False
+    padded: ClassVar[bool] = False
 
     def neutral(self) -> Self | None:
         """This mitigation at zero strength, equal to its absence; None for a structural choice without a strength."""
         return None
 
+    def check(self, others: Sequence[Mitigation]) -> None:
+        """Raise `UserError` where this member cannot stand together with one of the others."""
+
     def network(self, architecture: Architecture) -> Architecture:
         """The architecture with this mitigation in it."""
         return architecture
 
+    def base(self, config: OptimizerConfig) -> OptimizerConfig:
+        """The optimiser that the others are folded around."""
+        return config
+
     def penalty(self, params: Params, context: Context) -> jax.Array | float:
         """A scalar added to the mean loss of the batch."""
         return 0.0
+
+    def gradient(self, grad_fn: GradFn) -> GradFn:
+        """The gradient of loss and penalties, computed in another way."""
+        return grad_fn
 
     def optimizer(
         self, tx: optax.GradientTransformationExtraArgs, setting: Setting
@@ -86,7 +148,18 @@ class Mitigation(Config):
         """The optimiser with this mitigation around it."""
         return tx
 
-    def on_event(self, key: jax.Array, learner: Learner, setting: Setting) -> Learner:
+    def memory(self, variables: Mapping[str, Any], network: Network) -> Any:
+        """The member's memory at the start, a pytree of arrays; None if it has none.
+
+        It lives in `variables["memory"][name]`, is saved with them, and starts again with a fresh network.
+        """
+        return None
+
+    def after_update(self, learner: Learner, context: Context) -> Learner:
+        """The learner after an update; `context` is that of the update's batch. Only for members with a memory."""
+        return learner
+
+    def on_event(self, key: jax.Array, learner: Learner, setting: Setting, event: Event) -> Learner:
         """The learner after a task switch."""
         return learner
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax
 
-from plasticity.mitigations.base import Learner, Mitigation, Setting, mitigations
+from plasticity.mitigations.base import Event, Learner, Mitigation, Setting, mitigations
 
 
 @mitigations.register("full_reset")
@@ -18,7 +18,6 @@ class FullReset(Mitigation):
     reference = "the retrained baseline of Dohare et al. 2024, Nature 632"
     stage = "event"
 
-    def on_event(self, key: jax.Array, learner: Learner, setting: Setting) -> Learner:
+    def on_event(self, key: jax.Array, learner: Learner, setting: Setting, event: Event) -> Learner:
         variables = setting.initializer(key)
-        opt_state = setting.tx.init(variables["params"]) if setting.tx is not None else learner.opt_state
-        return Learner(variables, opt_state)
+        return Learner(variables, setting.restarted(variables))

@@ -22,6 +22,7 @@ class L2(Mitigation):
 
     reference = "Lyle et al. 2024, arXiv:2402.18762 (1e-5)"
     stage = "penalty"
+    padded = True
 
     strength: float = traced(1e-5, ge=0, positional=True, help="coefficient")
 

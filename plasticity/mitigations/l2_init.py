@@ -22,6 +22,7 @@ class L2Init(Mitigation):
 
     reference = "Kumar et al. 2023, arXiv:2308.11958"
     stage = "penalty"
+    padded = True
 
     strength: float = traced(1e-3, ge=0, positional=True, help="coefficient")
 

@@ -7,7 +7,7 @@ from typing import Self
 import jax
 
 from plasticity.config import static, traced
-from plasticity.mitigations.base import Learner, Mitigation, Setting, mitigations
+from plasticity.mitigations.base import Event, Learner, Mitigation, Setting, mitigations
 
 
 @mitigations.register("shrink_perturb")
@@ -20,6 +20,7 @@ class ShrinkPerturb(Mitigation):
 
     reference = "Ash & Adams 2020, arXiv:1910.08475 (shrink .4, perturb .1)"
     stage = "event"
+    padded = True
 
     shrink: float = traced(0.4, ge=0, le=1, help="factor on the trained parameters")
     perturb: float = traced(0.1, ge=0, help="factor on a fresh draw")
@@ -28,13 +29,11 @@ class ShrinkPerturb(Mitigation):
     def neutral(self) -> Self:
         return type(self)(shrink=1.0, perturb=0.0)
 
-    def on_event(self, key: jax.Array, learner: Learner, setting: Setting) -> Learner:
+    def on_event(self, key: jax.Array, learner: Learner, setting: Setting, event: Event) -> Learner:
         params = jax.tree.map(
             lambda p, fresh: self.shrink * p + self.perturb * fresh,
             learner.variables["params"],
             setting.initializer(key)["params"],
         )
         variables = {**learner.variables, "params": params}
-        if self.reset_optimizer and setting.tx is not None:
-            return Learner(variables, setting.tx.init(params))
-        return Learner(variables, learner.opt_state)
+        return Learner(variables, setting.restarted(variables) if self.reset_optimizer else learner.opt_state)

@@ -21,6 +21,7 @@ class WeightDecay(Mitigation):
 
     reference = "Loshchilov & Hutter 2019, arXiv:1711.05101"
     stage = "decay"
+    padded = True
 
     strength: float = traced(1e-2, ge=0, positional=True, help="coefficient, multiplied by the learning rate")
 

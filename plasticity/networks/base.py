@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from plasticity.config import Config
 from plasticity.heads import Head
 from plasticity.network import Network
+from plasticity.networks.normalization import Normalization
 from plasticity.registry import Family
 
 
@@ -19,7 +20,7 @@ from plasticity.registry import Family
 class Architecture:
     """head: the output head, which sets the number of outputs of one prediction.
 
-    normalization: `none` or `layer`, before each nonlinearity.
+    normalization: what stands before each nonlinearity, by name or with its options.
 
     activation: a name in `plasticity.activations.NONLINEARITIES`. slope: negative slope of leaky_relu (may be traced).
 
@@ -30,7 +31,7 @@ class Architecture:
     """
 
     head: Head
-    normalization: str = "none"
+    normalization: str | Normalization = "none"
     activation: str = "relu"
     slope: Any = 0.01
     predictions: int = 1

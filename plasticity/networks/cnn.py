@@ -15,8 +15,8 @@ from flax import linen as nn
 from plasticity.config import static
 from plasticity.network import Network
 from plasticity.networks.base import Architecture, NetworkConfig, networks
-from plasticity.networks.mlp import record
 from plasticity.networks.parts import Conv, Forward, Graph, Style
+from plasticity.networks.record import record
 
 #: (features, kernel size, stride) of each convolution.
 Layers = tuple[tuple[int, int, int], ...]
@@ -28,8 +28,8 @@ class _Module(nn.Module):
     style: Style
 
     @nn.compact
-    def __call__(self, x: jax.Array, slope: Any, noise: jax.Array | None = None):
-        forward = Forward(self.style, slope, noise)
+    def __call__(self, x: jax.Array, slope: Any, noise: jax.Array | None = None, train: bool = False):
+        forward = Forward(self.style, slope, noise, train)
         x = forward.prepare(x)
         for i, (features, size, stride) in enumerate(self.layers):
             x = forward.activate(f"conv_{i}", Conv(features, size, stride, self.style, name=f"conv_{i}")(x))

@@ -19,8 +19,8 @@ from flax import linen as nn
 from plasticity.config import static
 from plasticity.network import Network
 from plasticity.networks.base import Architecture, NetworkConfig, networks
-from plasticity.networks.mlp import record
 from plasticity.networks.parts import Conv, Forward, Graph, Style
+from plasticity.networks.record import record
 
 BLOCKS = 2
 
@@ -31,8 +31,8 @@ class _Module(nn.Module):
     style: Style
 
     @nn.compact
-    def __call__(self, x: jax.Array, slope: Any, noise: jax.Array | None = None):
-        forward = Forward(self.style, slope, noise)
+    def __call__(self, x: jax.Array, slope: Any, noise: jax.Array | None = None, train: bool = False):
+        forward = Forward(self.style, slope, noise, train)
         x = forward.prepare(x)
         for i, features in enumerate(self.channels):
             x = Conv(features, 3, 1, self.style, name=f"stage_{i}")(x)

@@ -7,16 +7,16 @@ layer's own initialiser.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import jax
 from flax import linen as nn
 
 from plasticity.config import static
-from plasticity.network import Activation, Network
+from plasticity.network import Network
 from plasticity.networks.base import Architecture, NetworkConfig, networks
 from plasticity.networks.parts import Forward, Graph, Style
+from plasticity.networks.record import record
 
 
 class _Module(nn.Module):
@@ -25,8 +25,8 @@ class _Module(nn.Module):
     style: Style
 
     @nn.compact
-    def __call__(self, x: jax.Array, slope: Any, noise: jax.Array | None = None):
-        forward = Forward(self.style, slope, noise)
+    def __call__(self, x: jax.Array, slope: Any, noise: jax.Array | None = None, train: bool = False):
+        forward = Forward(self.style, slope, noise, train)
         x = forward.prepare(x).reshape(x.shape[0], -1)
         for i in range(self.depth - 1):
             x = forward.dense(f"hidden_{i}", x, self.width)
@@ -48,19 +48,3 @@ class MLP(NetworkConfig):
         below = [f"hidden_{self.depth - 2}"] if self.depth > 1 else []
         output = graph.end(f"hidden_{self.depth - 1}", self.width, below)
         return record(_Module(self.width, self.depth, style), graph, architecture, output)
-
-
-def record(module: nn.Module, graph: Graph, architecture: Architecture, output: tuple[str, ...]) -> Network:
-    """The `Network` of a module that maps `(x, slope, noise)` to outputs and activations."""
-    slope = architecture.slope
-
-    def init(key: jax.Array, x: jax.Array) -> dict[str, Any]:
-        return dict(module.init(key, x, slope))
-
-    def apply(variables: Mapping[str, Any], x: jax.Array, noise: jax.Array | None = None):
-        outputs, activations = cast(
-            "tuple[jax.Array, Mapping[str, Activation]]", module.apply(variables, x, slope, noise)
-        )
-        return outputs, activations, {}
-
-    return Network(init, apply, graph.layers(), activation=architecture.activation, output_kernel=output)

@@ -21,6 +21,7 @@ from plasticity.network import Activation, Outgoing, Path, UnitLayer
 from plasticity.networks.base import Architecture
 from plasticity.networks.conv import conv
 from plasticity.networks.linear import INITIALIZERS, Linear, bias_initializer
+from plasticity.networks.normalization import Normalization, normalize
 
 STREAMS = ("value", "advantage")
 
@@ -29,7 +30,7 @@ STREAMS = ("value", "advantage")
 class Style:
     """The static part of an architecture, with a network's own choices. outputs: of one prediction."""
 
-    normalization: str
+    normalization: Normalization
     activation: str
     outputs: int
     predictions: int
@@ -43,11 +44,13 @@ class Style:
     @classmethod
     def of(cls, architecture: Architecture, **own: Any) -> Style:
         a = architecture
-        return cls(a.normalization, a.activation, a.head.outputs, a.predictions, a.dueling, a.noise, **own)
+        return cls(
+            Normalization.of(a.normalization), a.activation, a.head.outputs, a.predictions, a.dueling, a.noise, **own
+        )
 
     @property
     def normalized(self) -> bool:
-        return self.normalization != "none"
+        return self.normalization.kind != "none"
 
 
 class Conv(nn.Module):
@@ -83,6 +86,7 @@ class Forward:
     style: Style
     slope: Any
     noise: jax.Array | None = None
+    train: bool = False
     activations: dict[str, Activation] = field(default_factory=dict)
 
     def prepare(self, x: jax.Array) -> jax.Array:
@@ -91,14 +95,8 @@ class Forward:
         return x.astype(dtype) / 255 if x.dtype == jnp.uint8 else x.astype(dtype)
 
     def activate(self, name: str, z: jax.Array) -> jax.Array:
-        """Normalise preactivations `z[batch, (height, width,) units]`, apply the nonlinearity, record both.
-
-        Layer norm is over all units of an example, in a feature map over its positions as well, with a scale and an
-        offset a channel.
-        """
-        if self.style.normalization == "layer":
-            axes = tuple(range(1, z.ndim))
-            z = nn.LayerNorm(name=f"norm_{name}", reduction_axes=axes, dtype=z.dtype)(z)
+        """Normalise preactivations `z[batch, (height, width,) units]`, apply the nonlinearity, record both."""
+        z = normalize(self.style.normalization, f"norm_{name}", z, self.train)
         # A traced slope is float32 and would turn the rest of a bfloat16 network into float32.
         x = NONLINEARITIES[self.style.activation].apply(z, jnp.asarray(self.slope, z.dtype))
         self.activations[name] = Activation(pre=z, post=x)
@@ -143,15 +141,14 @@ class Graph:
     def hidden(self, name: str, units: int, reads: Sequence[str], noisy: bool = False) -> None:
         """A hidden layer whose kernel reads the layers `reads` (one after the other; empty for the input)."""
         self.reads(name, reads, noisy)
-        normalized = self.style.normalized
         self._outgoing[name] = []
         self._layers[name] = UnitLayer(
             name=name,
             units=units,
             kernel=(name, "kernel"),
             bias=(name, "bias"),
-            norm_scale=(f"norm_{name}", "scale") if normalized else None,
-            norm_bias=(f"norm_{name}", "bias") if normalized else None,
+            norm_scale=(f"norm_{name}", "scale") if self.style.normalized else None,
+            norm_bias=(f"norm_{name}", "bias") if self.style.normalization.offset else None,
             outgoing=(),
             noise=((name, "noise_kernel"), (name, "noise_bias")) if noisy else (),
         )

@@ -121,6 +121,11 @@ def init(layout: Layout, frames_on_device: bool = True, prioritized: bool = Fals
     )
 
 
+def emptied(layout: Layout, ring: Ring) -> Ring:
+    """A ring without its frames as it is at the start. Old frames may be put back: no row before the next is read."""
+    return init(layout, frames_on_device=False, prioritized=ring.priorities is not None)
+
+
 def append(layout: Layout, ring: Ring, count: Int[Array, ""], stored: Stored) -> Ring:
     """Write row `count` over row `count - slots`. Its action is unknown until `set_action`."""
     slots, stack, n_step = layout.slots, layout.stack, layout.n_step

@@ -9,7 +9,7 @@ import optax
 
 from plasticity.heads import Regression, Softmax
 from plasticity.method import Method
-from plasticity.mitigations import Context, Learner, Setting, compose, mitigations
+from plasticity.mitigations import Context, Event, Learner, Setting, compose, mitigations
 from plasticity.networks import Architecture, networks
 from plasticity.optimizers import optimizers
 from plasticity.rng import stream
@@ -55,7 +55,7 @@ def setting(method, kind="regression", seed=0):
     x, _ = batch(kind)
 
     def initializer(key):
-        return network.init(key, x)
+        return compose.initial(method.mitigations, network, key, x)
 
     base = Setting(network, initializer, method.optimizer.lr, stream(seed, "mitigation"))
     variables = initializer(stream(seed, "init"))
@@ -64,28 +64,53 @@ def setting(method, kind="regression", seed=0):
 
 def train(method, seed, kind, steps=STEPS):
     """(learner, loss before each update) after `steps` updates with an event before number `EVENT`."""
-    parts, head, variables = setting(method, kind, seed)
-    network, tx, initial = parts.network, parts.tx, variables["params"]
+    parts, head, initial = setting(method, kind, seed)
+    members, network, tx = method.mitigations, parts.network, parts.tx
     x, y = batch(kind)
-
-    def loss_fn(params, variables):
-        outputs, activations, state = network.apply({**variables, "params": params}, x)
-        loss = jnp.mean(head.loss(outputs, y))
-        penalty = compose.penalty(method.mitigations, params, Context(network, initial, activations))
-        return loss + penalty, (loss, activations, state)
 
     def step(learner, number):
         key = jax.random.fold_in(parts.key, number)
+
+        def forward(params, variables):
+            noise = key if network.stochastic else None
+            outputs, activations, state = network.apply({**variables, "params": params}, x, noise, train=True)
+            return jnp.mean(head.loss(outputs, y)), (outputs, activations, state)
+
+        def gradient(variables, key):
+            return jax.grad(lambda p: forward(p, variables)[0])(variables["params"])
+
+        event = Event(jnp.int32(1), lambda key: x, gradient)
         learner = jax.lax.cond(
             number == EVENT,
-            lambda learner: compose.on_switch(method.mitigations, key, learner, parts),
+            lambda learner: compose.on_switch(members, key, learner, parts, event),
             lambda learner: learner,
             learner,
         )
-        params = learner.variables["params"]
-        grads, (loss, activations, state) = jax.grad(loss_fn, has_aux=True)(params, learner.variables)
-        updates, opt_state = tx.update(grads, learner.opt_state, params, activations=activations, step=number)
-        variables = {**learner.variables, **state, "params": optax.apply_updates(params, updates)}
-        return Learner(variables, opt_state), loss
+        variables, params = learner.variables, learner.variables["params"]
 
-    return jax.lax.scan(step, Learner(variables, tx.init(initial)), jnp.arange(steps))
+        def context(outputs, activations):
+            return Context(
+                network,
+                initial,
+                activations,
+                outputs,
+                variables,
+                inputs=x,
+                targets=y,
+                loss=lambda p: forward(p, variables)[0],
+                reference=lambda: x[::-1] * 0.5,
+                following=lambda: activations,
+            )
+
+        def objective(params):
+            loss, found = forward(params, variables)
+            return loss + compose.penalty(members, params, context(*found[:2])), (loss, *found)
+
+        grads, (loss, outputs, activations, state) = compose.gradient(members, jax.grad(objective, has_aux=True))(
+            params
+        )
+        updates, opt_state = tx.update(grads, learner.opt_state, params, activations=activations, step=number)
+        learner = Learner({**variables, **state, "params": optax.apply_updates(params, updates)}, opt_state)
+        return compose.after_update(members, learner, context(outputs, activations)), loss
+
+    return jax.lax.scan(step, Learner(initial, parts.restarted(initial)), jnp.arange(steps))

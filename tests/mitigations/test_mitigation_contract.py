@@ -169,9 +169,7 @@ def test_every_pair_trains_or_says_why_not(a, b):
     members = [member(a), member(b)]
     stages = {m.stage for m in members}
     if len(stages) == 1 and stages <= set(compose.EXCLUSIVE):
-        with pytest.raises(
-            UserError, match=f"{a} and {b} cannot be combined: each sets the network's {members[0].stage}"
-        ):
+        with pytest.raises(UserError, match=f"{a} and {b} cannot be combined: each sets "):
             compose.canonical(members)
         return
     kind = kind_of(*members)

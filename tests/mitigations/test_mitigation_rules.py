@@ -34,7 +34,7 @@ def gradient(spec):
     """Gradient of a penalty at moved parameters; the parameters and the initial ones."""
     network, params, initial = normalized()
     members = build(spec, mitigations)
-    context = Context(network, initial, {})
+    context = Context(network, {"params": initial}, {})
     return jax.grad(lambda p: compose.penalty(members, p, context))(params), params, initial
 
 
@@ -60,14 +60,14 @@ def test_l2_init_gradient_is_strength_times_the_distance():
 def test_l2_init_is_zero_at_initialisation():
     network, _, initial = normalized()
     members = build("l2_init(0.3)", mitigations)
-    assert float(compose.penalty(members, initial, Context(network, initial, {}))) == 0
+    assert float(compose.penalty(members, initial, Context(network, {"params": initial}, {}))) == 0
 
 
 def test_penalties_by_hand():
     """Catalogue, oracle O11: theta (3, 1), theta_0 (1, 3): half the squares is 5, half the squared distance 4."""
     network, _, _ = normalized()
     params, initial = {"w": jnp.array([3.0, 1.0])}, {"w": jnp.array([1.0, 3.0])}
-    context = Context(replace(network, units=()), initial, {})
+    context = Context(replace(network, units=()), {"params": initial}, {})
     for spec, expected in {"l2(1)": 5.0, "l2_init(1)": 4.0, "l2_init(1)+l2(0.5)": 6.5}.items():
         assert float(compose.penalty(build(spec, mitigations), params, context)) == pytest.approx(expected)
     assert compose.penalty((), params, context) == 0

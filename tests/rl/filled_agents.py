@@ -66,6 +66,11 @@ def updated(plan, method, state, number=0, updates=1, beta=BETA):
     return learner.attached(program(method, SEED, frames, light, *numbers), frames)
 
 
+def some_batch(plan, state, size=16):
+    """Transitions drawn beside training, as for an event."""
+    return learner.batch_of(plan, state.ring, state.ring.frames, jnp.int32(ROWS), jax.random.key(9), size, 0.0)
+
+
 @functools.cache
 def _program(plan):
     return jax.jit(functools.partial(learner.learn, plan))

@@ -18,6 +18,7 @@ from filled_agents import (
     filled,
     made_of,
     softmax,
+    some_batch,
     updated,
 )
 
@@ -160,7 +161,7 @@ def test_discounts_and_steps_reach_the_batch():
 
 def test_events_act_on_the_learner_and_the_target_follows():
     plan, method, state = filled(AGENTS["dqn"], "shrink_perturb(shrink=0.25, perturb=0)", "adam(0.01)")
-    after = learner.event(plan, method, SEED, state, jnp.int32(0))
+    after = learner.event(plan, method, SEED, state, some_batch(plan, state), jnp.int32(1))
     close(after.learner.variables, jax.tree.map(lambda p: 0.25 * p, state.learner.variables))
     jax.tree.map(np.testing.assert_array_equal, after.target, after.learner.variables)
     jax.tree.map(np.testing.assert_array_equal, after.ring, state.ring)
@@ -169,7 +170,8 @@ def test_events_act_on_the_learner_and_the_target_follows():
 def test_a_full_reset_is_fresh_each_time():
     plan, method, state = filled(AGENTS["dqn"], "full_reset", "adam(0.01)")
     state = updated(plan, method, state, 0, 2)
-    once, twice = (learner.event(plan, method, SEED, state, jnp.int32(n)) for n in (0, 1))
+    batch = some_batch(plan, state)
+    once, twice = (learner.event(plan, method, SEED, state, batch, jnp.int32(n)) for n in (1, 2))
     for leaf in jax.tree.leaves(once.learner.opt_state):
         np.testing.assert_array_equal(leaf, 0)
     kernels = [s.learner.variables["params"]["hidden_0"]["kernel"] for s in (state, once, twice)]

@@ -177,6 +177,15 @@ def test_an_emptied_replay_keeps_the_learner(group):
     jax.tree.map(np.testing.assert_array_equal, lanes.state.learner, before)
     assert lanes.count == 0
     np.testing.assert_array_equal(lanes.state.ring.starts, 0)
+    # ... and what is played next is drawn as from a new one.
+    anew = lanes_of(runs())
+    same = jax.tree.map(jnp.copy, (anew.state.learner, anew.state.target))  # programs take the state away
+    lanes.state = lanes.state._replace(learner=same[0], target=same[1])
+    drawn = []
+    for group in (lanes, anew):
+        played(group, STREAMS, updates=0)
+        drawn.append(group.programs.draw(group.seeds, group._light, np.int32(group.count), np.int32(3), np.float32(1)))
+    close(*drawn)
 
 
 @pytest.mark.parametrize("name", ["act", "learn"])
