@@ -71,7 +71,8 @@ def _parts(state: Any, decays: Mapping[str, Any]) -> Iterator[OptimizerMoments]:
         elif _has_moments(node):
             first = getattr(node, "mu", getattr(node, "trace", None))
             second = getattr(node, "nu", None)
-            count = getattr(node, "count", None)
+            # Among its fields, because every tuple has a method of that name.
+            count = node.count if "count" in node._fields else None
 
             def mass(name: str, decay: str, node: Any = node, count: Any = count) -> Any:
                 own = getattr(node, name, None)
