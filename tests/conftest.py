@@ -1,8 +1,10 @@
 """Settings of all tests: compiled programs are kept between sessions, hypothesis has no deadline."""
 
 import os
+from pathlib import Path
 
 import jax
+import pytest
 from hypothesis import settings
 
 # Compilation dominates small tests, and a first example that compiles is not "flaky".
@@ -17,3 +19,17 @@ def pytest_configure(config):
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.02)
     # Two sessions may meet in the cache; a half-written entry only means compiling once more.
     config.addinivalue_line("filterwarnings", "ignore:Error (reading|writing) persistent compilation cache:UserWarning")
+
+
+#: Each compiled program holds some mappings of memory until it is dropped; Linux allows a process 65,530 of them, and
+#: beyond that compiling ends in a segmentation fault.
+MAPPINGS = 20_000
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _compiled_programs_are_dropped():
+    """Between test files, once there are many: thousands of programs are compiled in a session."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and len(maps.read_bytes().splitlines()) > MAPPINGS:
+        jax.clear_caches()

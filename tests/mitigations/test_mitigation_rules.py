@@ -11,7 +11,7 @@ from lab import HEADS, batch, method, setting
 
 from plasticity.activations import NONLINEARITIES
 from plasticity.heads import TwoHot
-from plasticity.mitigations import Context, Learner, Setting, compose, mitigations
+from plasticity.mitigations import Context, Event, Learner, Setting, compose, mitigations
 from plasticity.networks import Architecture
 from plasticity.optimizers import optimizers
 from plasticity.rng import named
@@ -126,7 +126,8 @@ def event(spec, learner, fresh=10.0, tx=None):
 
     surroundings = Setting(network, initializer, 0.1, jax.random.key(0), tx)
     members = compose.canonical(build(spec, mitigations))
-    return compose.on_switch(members, jax.random.key(1), learner, surroundings)
+    happening = Event(jnp.int32(1), None, None)
+    return compose.on_switch(members, jax.random.key(1), learner, surroundings, happening)
 
 
 TX = optimizers.get("adam")().build()
@@ -154,7 +155,7 @@ def test_full_reset_is_a_fresh_run_from_the_same_key():
     moved = jax.tree.map(lambda p: p + 1, variables)
     state = parts.tx.init(moved["params"])
     state = state._replace(count=state.count + 7)
-    after = compose.on_switch(chosen.mitigations, key, Learner(moved, state), parts)
+    after = compose.on_switch(chosen.mitigations, key, Learner(moved, state), parts, Event(jnp.int32(1), None, None))
     assert_trees(after.variables, parts.initializer(named(key, "full_reset")), rtol=0)
     assert_trees(key_data(after.opt_state), key_data(parts.tx.init(after.variables["params"])), rtol=0)
 
