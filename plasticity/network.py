@@ -76,7 +76,9 @@ class Network:
         the batch, else it is empty.
     units: the unit graph, input side first.
     activation: name of the nonlinearity, for diagnostics that depend on it.
-    output_kernel: path of the output layer's kernel within `params`.
+    output_kernel: path of the output layer's kernel within `params`; of the advantages, if there are two streams.
+    other_outputs: kernels of further output layers: that of the value stream.
+    norms: affine parameters of normalisations that belong to no layer of the unit graph (of a residual stream).
     stochastic: training passes need a key, beside what noisy layers need for acting.
     """
 
@@ -85,6 +87,8 @@ class Network:
     units: tuple[UnitLayer, ...]
     activation: str = "relu"
     output_kernel: Path = ()
+    other_outputs: tuple[Path, ...] = ()
+    norms: tuple[Path, ...] = ()
     stochastic: bool = False
 
 
@@ -108,8 +112,7 @@ def set_at(tree: Any, path: Path, value: Any) -> Any:
 def norm_affine_mask(params: Params, network: Network) -> Params:
     """True on the affine parameters of normalisation layers, False elsewhere; same structure as `params`."""
     mask = jax.tree.map(lambda _: False, params)
-    for layer in network.units:
-        for path in (layer.norm_scale, layer.norm_bias):
-            if path is not None:
-                mask = set_at(mask, path, True)
+    paths = [path for layer in network.units for path in (layer.norm_scale, layer.norm_bias) if path is not None]
+    for path in (*paths, *network.norms):
+        mask = set_at(mask, path, True)
     return mask

@@ -17,6 +17,15 @@ from plasticity.registry import Family
 
 
 @dataclass(frozen=True)
+class Block:
+    """kind: `residual`, `simba` or `hyperspherical`, see `plasticity.networks.blocks`. expansion: units of the layer
+    inside a block, as a multiple of the stream's width."""
+
+    kind: str
+    expansion: int
+
+
+@dataclass(frozen=True)
 class Architecture:
     """head: the output head, which sets the number of outputs of one prediction.
 
@@ -28,6 +37,8 @@ class Architecture:
     head.outputs` outputs, prediction-major. dueling: a value stream and an advantage stream, each with a last hidden
     layer of its own (Wang et al. 2016, arXiv:1511.06581). noise: initial deviation of factorised Gaussian noise on the
     weights behind the torso, 0 for none (Fortunato et al. 2018, arXiv:1706.10295).
+
+    block: residual blocks in the place of hidden layers, None for none. injectable: room for plasticity injection.
     """
 
     head: Head
@@ -37,6 +48,8 @@ class Architecture:
     predictions: int = 1
     dueling: bool = False
     noise: float = 0.0
+    block: Block | None = None
+    injectable: bool = False
 
 
 class NetworkConfig(Config):

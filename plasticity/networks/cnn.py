@@ -41,8 +41,8 @@ def _build(layers: Layers, width: int, architecture: Architecture, **own: str) -
     graph = Graph(style)
     for i, (features, _, _) in enumerate(layers):
         graph.hidden(f"conv_{i}", features, [f"conv_{i - 1}"] if i else [])
-    output = graph.end("hidden", width, [f"conv_{len(layers) - 1}"])
-    return record(_Module(layers, width, style), graph, architecture, output)
+    graph.end("hidden", width, [f"conv_{len(layers) - 1}"])
+    return record(_Module(layers, width, style), graph, architecture)
 
 
 @networks.register("nature")

@@ -65,7 +65,9 @@ class Impala(NetworkConfig):
         for i, features in enumerate(channels):
             for j in range(BLOCKS):
                 inner = f"stage_{i}_block_{j}_inner"
+                graph.norm(f"stage_{i}_block_{j}_stream")
                 graph.hidden(inner, features, [])
                 graph.reads(f"stage_{i}_block_{j}_outer", [inner])
-        output = graph.end("hidden", self.width, [])
-        return record(_Module(channels, self.width, style), graph, architecture, output)
+        graph.norm("stream")
+        graph.end("hidden", self.width, [])
+        return record(_Module(channels, self.width, style), graph, architecture)

@@ -46,5 +46,5 @@ class MLP(NetworkConfig):
         for i in range(self.depth - 1):
             graph.hidden(f"hidden_{i}", self.width, [f"hidden_{i - 1}"] if i else [])
         below = [f"hidden_{self.depth - 2}"] if self.depth > 1 else []
-        output = graph.end(f"hidden_{self.depth - 1}", self.width, below)
-        return record(_Module(self.width, self.depth, style), graph, architecture, output)
+        graph.end(f"hidden_{self.depth - 1}", self.width, below)
+        return record(_Module(self.width, self.depth, style), graph, architecture)

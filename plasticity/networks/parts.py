@@ -104,16 +104,19 @@ class Forward:
 
     def dense(self, name: str, x: jax.Array, width: int, noisy: bool = False) -> jax.Array:
         """A hidden dense layer."""
-        return self.activate(name, self._linear(name, x, width, noisy))
+        return self.activate(name, self.linear(name, x, width, noisy))
 
     def end(self, x: jax.Array, hidden: str, width: int) -> jax.Array:
-        """Last hidden layer(s) and output(s): `[batch, predictions * outputs]` in float32."""
+        """Last hidden layer(s) and output(s): `[batch, predictions * outputs]` in float32.
+
+        Without a name for the hidden layer there is none in a single stream; two streams have one each.
+        """
         style, noisy = self.style, self.style.noise > 0
         if not style.dueling:
-            x = self.dense(hidden, x, width, noisy)
-            return self._linear("output", x, style.predictions * style.outputs, noisy).astype(jnp.float32)
+            x = self.dense(hidden, x, width, noisy) if hidden else x
+            return self.linear("output", x, style.predictions * style.outputs, noisy).astype(jnp.float32)
         value, advantage = (
-            self._linear(
+            self.linear(
                 f"{stream}_output",
                 self.dense(f"{stream}_hidden", x, width, noisy),
                 size * style.outputs,
@@ -126,7 +129,8 @@ class Forward:
         q = value + advantage - jnp.mean(advantage, axis=1, keepdims=True)
         return q.reshape(q.shape[0], -1)
 
-    def _linear(self, name: str, x: jax.Array, width: int, noisy: bool) -> jax.Array:
+    def linear(self, name: str, x: jax.Array, width: int, noisy: bool = False) -> jax.Array:
+        """A dense layer without a nonlinearity."""
         return Linear(width, self.style.init, self.style.noise if noisy else 0.0, name=name)(x, self.noise)
 
 
@@ -137,6 +141,8 @@ class Graph:
         self.style = style
         self._layers: dict[str, UnitLayer] = {}
         self._outgoing: dict[str, list[Outgoing]] = {}
+        self.outputs: tuple[Path, ...] = ()
+        self.norms: list[Path] = []
 
     def hidden(self, name: str, units: int, reads: Sequence[str], noisy: bool = False) -> None:
         """A hidden layer whose kernel reads the layers `reads` (one after the other; empty for the input)."""
@@ -153,14 +159,22 @@ class Graph:
             noise=((name, "noise_kernel"), (name, "noise_bias")) if noisy else (),
         )
 
-    def end(self, hidden: str, width: int, reads: Sequence[str]) -> Path:
-        """The layers of `Forward.end`; the path of the output kernel (of the advantages, if there are streams)."""
+    def norm(self, name: str) -> None:
+        """A normalisation of `Forward.activate` that belongs to no layer of the graph."""
+        if self.style.normalized:
+            self.norms.append((f"norm_{name}", "scale"))
+        if self.style.normalization.offset:
+            self.norms.append((f"norm_{name}", "bias"))
+
+    def end(self, hidden: str, width: int, reads: Sequence[str]) -> None:
+        """The layers of `Forward.end`."""
         noisy = self.style.noise > 0
         names = [(f"{s}_hidden", f"{s}_output") for s in STREAMS] if self.style.dueling else [(hidden, "output")]
         for last, output in names:
-            self.hidden(last, width, reads, noisy)
-            self.reads(output, (last,), noisy)
-        return (names[-1][1], "kernel")
+            if last:
+                self.hidden(last, width, reads, noisy)
+            self.reads(output, (last,) if last else reads, noisy)
+        self.outputs = tuple((output, "kernel") for _, output in names)
 
     def layers(self) -> tuple[UnitLayer, ...]:
         """The unit graph, in the order in which layers were added."""

@@ -8,8 +8,9 @@ from typing import Any, cast
 import jax
 from flax import linen as nn
 
-from plasticity.network import Activation, Network, Path
+from plasticity.network import Activation, Network
 from plasticity.networks.base import Architecture
+from plasticity.networks.injection import injectable
 from plasticity.networks.parts import Graph
 
 #: What modules keep beside parameters: it changes with the batches of training, not by gradients.
@@ -17,7 +18,7 @@ COLLECTIONS = ("batch_stats",)
 Outcome = tuple[jax.Array, Mapping[str, Activation]]
 
 
-def record(module: nn.Module, graph: Graph, architecture: Architecture, output: Path) -> Network:
+def record(module: nn.Module, graph: Graph, architecture: Architecture) -> Network:
     """The `Network` of a module that maps `(x, slope, noise, train)` to outputs and activations."""
     slope = architecture.slope
 
@@ -34,4 +35,13 @@ def record(module: nn.Module, graph: Graph, architecture: Architecture, output: 
         (outputs, activations), new_state = cast("tuple[Outcome, Mapping[str, Any]]", found)
         return outputs, activations, dict(new_state)
 
-    return Network(init, apply, graph.layers(), activation=architecture.activation, output_kernel=output)
+    network = Network(
+        init,
+        apply,
+        graph.layers(),
+        activation=architecture.activation,
+        output_kernel=graph.outputs[-1],
+        other_outputs=graph.outputs[:-1],
+        norms=tuple(graph.norms),
+    )
+    return injectable(network) if architecture.injectable else network

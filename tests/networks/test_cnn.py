@@ -317,4 +317,7 @@ def test_what_all_advantages_share_does_not_count():
 def test_the_options_of_an_architecture_are_all_tried_here():
     """A new one needs tests beside those above."""
     names = {f.name for f in dataclasses.fields(Architecture)}
-    assert names == {"head", "normalization", "activation", "slope", "predictions", "dueling", "noise"}
+    assert names == {
+        *("head", "normalization", "activation", "slope", "predictions", "dueling", "noise"),
+        *("block", "injectable"),  # test_blocks.py, test_injection.py
+    }
