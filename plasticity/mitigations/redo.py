@@ -11,7 +11,7 @@ import optax
 from plasticity.config import static, traced
 from plasticity.diagnostics.units import dormant_mask
 from plasticity.mitigations.base import Mitigation, Setting, mitigations
-from plasticity.mitigations.recycling import recycle
+from plasticity.mitigations.recycling import initial_state, recycle
 
 
 class RedoState(NamedTuple):
@@ -53,7 +53,7 @@ class Redo(Mitigation):
         """
 
         def init(params: Any) -> RedoState:
-            return RedoState(tx.init(params), jnp.zeros((), jnp.int32), setting.key)
+            return RedoState(initial_state(tx, params), jnp.zeros((), jnp.int32), setting.key)
 
         def update(updates: Any, state: RedoState, params: Any = None, *, activations, step=None, **extra: Any):
             updates, inner = tx.update(updates, state.inner, params, activations=activations, step=step, **extra)

@@ -100,7 +100,7 @@ TOUCHED = {"w": np.arange(12).reshape(4, 3) % 3 == 1, "b": np.array([False, True
 def test_reset_entries_are_those_of_a_fresh_optimiser_and_the_others_go_on(spec):
     tx = build_one(spec, optimizers).build(per_entry=True)
     _, state, _ = run(tx)
-    _, _, after = run(tx, state=reset_state(tx, state, TOUCHED))
+    _, _, after = run(tx, state=reset_state(tx, state, TOUCHED, PARAMS))
     _, _, fresh = run(tx)
     _, _, on = run(tx, state=state)
     for name, mask in TOUCHED.items():
@@ -120,7 +120,7 @@ def ratios(tx, steps=20) -> np.ndarray:
 
     state, _ = many(tx.init(params), 20_000)
     # From another past: its moments would go on as they are if the reset did nothing.
-    state = reset_state(tx, state, {"w": jnp.array(True)})
+    state = reset_state(tx, state, {"w": jnp.array(True)}, params)
     _, updates = many(state, steps)
     return -np.asarray(updates["w"])
 
