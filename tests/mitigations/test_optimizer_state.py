@@ -64,7 +64,7 @@ RESETTABLE = {
     "inject_hyperparams": (optax.inject_hyperparams(optax.adamw)(optax.linear_schedule(0.1, 0.0, 10)), 2 * 26),
     "muon": (optax.contrib.muon(0.1), 20 + 2 * 6),
     "MultiSteps": (optax.MultiSteps(optax.adam(0.1), 3).gradient_transformation(), 3 * 26),
-    "apply_if_finite": (optax.apply_if_finite(optax.adam(0.1), 3 * 26), 2),
+    "apply_if_finite": (optax.apply_if_finite(optax.adam(0.1), 3), 2 * 26),
     "bfloat16 moments": (optax.adam(0.1, mu_dtype=jnp.bfloat16), 2 * 26),
     "schedule_free": (optax.contrib.schedule_free_sgd(0.1), 1 * 26),  # z copies the parameters
     **{
