@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import figures, games_sections, page
+from analysis import figures, games_sections, mechanisms, page
 from analysis.load import load
 from analysis.published import read_published
 from analysis.save import caption, digest, render
@@ -34,6 +34,7 @@ _SECTIONS = (
     ("pooled", "All games together"),
     ("published", "Beside published curves"),
     ("combinations", "All combinations"),
+    ("mechanisms", "Mechanisms and cost"),
     ("runs", "Runs"),
     ("provenance", "Provenance"),
     ("reproduce", "How to reproduce"),
@@ -67,6 +68,7 @@ def build(study: Study, frame: pd.DataFrame) -> str:
         "pooled": games_sections.pooled_games(frame, study),
         "published": games_sections.published(frame, study),
         "combinations": _combinations(summary, study),
+        "mechanisms": mechanisms.section(frame, study),
         "runs": _runs(study),
         "provenance": _provenance(study),
         "reproduce": _reproduce(study),

@@ -157,11 +157,11 @@ class GroupFolder:
         self._saves += 1
         self._saved_at = time.monotonic()
 
-    def finish(self, statuses: Sequence[tuple[str, str | None]]) -> None:
-        """Write what is left and the final status of each run, then tidy up."""
+    def finish(self, statuses: Sequence[tuple[str, str | None]], **further: Any) -> None:
+        """Write what is left and the final status of each run, then tidy up. further: facts for the provenance."""
         self.write_part()
         seconds = round(time.monotonic() - self._started_at, 2)
-        facts = {"wall_seconds": seconds, "peak_memory_mib": peak_memory_mib()}
+        facts = {"wall_seconds": seconds, "peak_memory_mib": peak_memory_mib(), **further}
         write_json(self.path / "provenance.json", {**self._origin, **facts})
         self.write_statuses(statuses)
         # From here on the group is finished; what follows only tidies up.

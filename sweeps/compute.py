@@ -6,6 +6,8 @@ resuming and computed again, so a killed and resumed group leaves the same rows 
 
 from __future__ import annotations
 
+import statistics
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,6 +47,9 @@ class _Computation:
     def __init__(self, folder: GroupFolder, group: Group, options: Options) -> None:
         self.folder, self.group, self.options = folder, group, options
         self.position = _Position(options.chunk_updates)
+        #: Seconds an update of one run, chunk by chunk; and the programs seen, whose first call also compiles.
+        self.pace: list[float] = []
+        self.seen: set[int] = set()
 
     def run(self) -> None:
         task, measure = self.group.first.task, self.group.first.measure
@@ -60,16 +65,18 @@ class _Computation:
         plan = chunks(task, measure, self.position.longest)
         while self.position.task < task.num_tasks:
             span, chunk = plan[self.position.chunk]
-            index = self.position.task
+            index, started = self.position.task, time.perf_counter()
             self.state, record = program.advance(self.group, span, self.state, index, chunk, data)
             record = jax.device_get(record)
+            updates = len(run_ids) * int(chunk.lasts[-1] + 1 - chunk.firsts[0])
+            self._note_pace((time.perf_counter() - started) / updates)
             self._note_divergence(record.final, index)
             if record.dense or record.final:  # with measuring off, a chunk within a task leaves nothing
                 self.folder.add(rows.frame(run_ids, record, chunk, index, task.steps))
             self.position.chunk += 1
             if span.ends:
                 self.position.task, self.position.chunk = index + 1, 0
-            self.options.progress(len(run_ids) * int(chunk.lasts[-1] + 1 - chunk.firsts[0]))
+            self.options.progress(updates)
             if self.position.task == task.num_tasks:
                 break
             if self.options.stop():
@@ -78,6 +85,12 @@ class _Computation:
             if self.folder.due(self.options.save_seconds):
                 self._save()
         self._finish()
+
+    def _note_pace(self, seconds: float) -> None:
+        # The state's placement differs between the first two calls, so both may compile.
+        if self.position.chunk in self.seen and self.position.task > 1:
+            self.pace.append(seconds)
+        self.seen.add(self.position.chunk)
 
     def _note_divergence(self, final: dict[str, np.ndarray], index: int) -> None:
         # Both losses: the online loss is of before each update, so it does not see what a task's last one did.
@@ -95,4 +108,5 @@ class _Computation:
         for run_id in self.folder.run_ids:
             task = self.position.diverged.get(run_id)
             statuses.append(("done", None) if task is None else ("diverged", f"loss not finite in task {task}"))
-        self.folder.finish(statuses)
+        pace = {"seconds_an_update": statistics.median(self.pace)} if self.pace else {}
+        self.folder.finish(statuses, **pace)
