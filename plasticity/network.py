@@ -79,6 +79,9 @@ class Network:
     output_kernel: path of the output layer's kernel within `params`; of the advantages, if there are two streams.
     other_outputs: kernels of further output layers: that of the value stream.
     norms: affine parameters of normalisations that belong to no layer of the unit graph (of a residual stream).
+    features: names of the activations that the output layers read; side by side they are the last hidden features.
+    logits: how many outputs in a row are the logits of one distribution; 0 where outputs are plain numbers.
+    auxiliary: kernels of linear heads on the features that the forward pass does not use, in the features' order.
     stochastic: training passes need a key, beside what noisy layers need for acting.
     """
 
@@ -89,6 +92,9 @@ class Network:
     output_kernel: Path = ()
     other_outputs: tuple[Path, ...] = ()
     norms: tuple[Path, ...] = ()
+    features: tuple[str, ...] = ()
+    logits: int = 0
+    auxiliary: tuple[Path, ...] = ()
     stochastic: bool = False
 
 

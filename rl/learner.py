@@ -102,6 +102,7 @@ def parts(plan: Plan, method: Method, seed: Any) -> Parts:
     """Network, head and optimiser of an agent with its mitigations. `UserError` where they do not go together."""
     agent = plan.agent
     members = compose.canonical(method.mitigations)
+    compose.check_needs(members, "an agent", missing=["targets"])
     base = Architecture(base_head(agent), predictions=plan.actions, dueling=agent.dueling, noise=agent.noise)
     architecture = compose.architecture(members, base)
     network = method.network.build(architecture)

@@ -76,6 +76,7 @@ def base_head(problem: Problem) -> Head:
 
 def _parts(task: Task, method: Method, seed: jax.Array, data: Data) -> _Parts:
     members = compose.canonical(method.mitigations)
+    compose.check_needs(members, "a stream of tasks", missing=["following"])
     architecture = compose.architecture(members, Architecture(base_head(task.problem(data))))
     network = method.network.build(architecture)
     example = data.inputs(jnp.zeros((1,), jnp.int32))

@@ -24,6 +24,7 @@ import jax
 import optax
 
 from plasticity.config import Config
+from plasticity.errors import UserError
 from plasticity.network import Activation, Network, Params
 from plasticity.networks.base import Architecture
 from plasticity.optimizers.base import OptimizerConfig
@@ -39,6 +40,18 @@ class Learner(NamedTuple):
 
     variables: dict[str, Any]
     opt_state: Any
+
+
+#: What members may need of a context, in words: not every loop has each.
+NEEDED = {
+    "outputs": "the network's outputs on the batch",
+    "inputs": "the inputs of the batch",
+    "targets": "the targets of the batch",
+    "loss": "the loss as a function of the parameters",
+    "reference": "another batch of inputs of the same stream",
+    "following": "the activations on the next observations, which only an agent has",
+    "memory": "the member's memory, which `compose.initial` makes and `compose.penalty` finds in `variables`",
+}
 
 
 @dataclass(frozen=True)
@@ -62,6 +75,13 @@ class Context:
     reference: Callable[[], jax.Array] | None = None
     following: Callable[[], Mapping[str, Activation]] | None = None
     memory: Any = None
+
+    def need(self, name: str, member: str) -> Any:
+        """The field `name`; a `UserError` of the mitigation `member` where the loop did not give it."""
+        value = getattr(self, name)
+        if value is None:
+            raise UserError(f"{member} needs {NEEDED[name]}: pass Context({name}=...)")
+        return value
 
     @property
     def initial_params(self) -> Params:
@@ -107,8 +127,8 @@ class Mitigation(Config):
 
     stage: position in the fold, see `compose.STAGES`. optimizer_stage: position of its `optimizer` hook, where that is
     another. resets_units: True asks the optimiser for per-entry counts. padded: True where the member at zero strength
-    costs next to nothing, so that a sweep may give it to runs without it and compile one program for both. cost: in
-    words. reference: author, year, identifier.
+    costs next to nothing, so that a sweep may give it to runs without it and compile one program for both. needs: names
+    of fields of the context without which it cannot work. cost: in words. reference: author, year, identifier.
     """
 
     name: ClassVar[str]
@@ -118,6 +138,7 @@ class Mitigation(Config):
     optimizer_stage: ClassVar[str] = ""
     resets_units: ClassVar[bool] = False
     padded: ClassVar[bool] = False
+    needs: ClassVar[tuple[str, ...]] = ()
 
     def neutral(self) -> Self | None:
         """This mitigation at zero strength, equal to its absence; None for a structural choice without a strength."""

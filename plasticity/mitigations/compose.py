@@ -25,7 +25,7 @@ from typing import Any
 import jax
 
 from plasticity.errors import UserError
-from plasticity.mitigations.base import Context, Event, GradFn, Learner, Mitigation, Setting
+from plasticity.mitigations.base import NEEDED, Context, Event, GradFn, Learner, Mitigation, Setting
 from plasticity.network import Network, Params
 from plasticity.networks.base import Architecture
 from plasticity.optimizers.base import OptimizerConfig
@@ -106,9 +106,18 @@ def optimizer(members: Sequence[Mitigation], config: OptimizerConfig, setting: S
 def after_update(members: Sequence[Mitigation], learner: Learner, context: Context) -> Learner:
     """Fold the `after_update` hooks of the members with a memory. context: of the update, at the old parameters."""
     for m in members:
-        if m.name in learner.variables.get("memory", {}):
-            learner = m.after_update(learner, _seen_by(m, replace(context, variables=learner.variables)))
+        if m.name in (memories := learner.variables.get("memory", {})):
+            seen = replace(context, variables={**context.variables, "memory": memories})
+            learner = m.after_update(learner, _seen_by(m, seen))
     return learner
+
+
+def check_needs(members: Sequence[Mitigation], loop: str, missing: Sequence[str]) -> None:
+    """Raise `UserError` where a member needs a field of the context that this kind of loop never gives."""
+    for m in members:
+        for name in m.needs:
+            if name in missing:
+                raise UserError(f"{m.name} cannot be used in {loop}: it needs {NEEDED[name]}")
 
 
 def remembering(learner: Learner, name: str, memory: Any) -> Learner:

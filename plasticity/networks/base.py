@@ -39,6 +39,10 @@ class Architecture:
     weights behind the torso, 0 for none (Fortunato et al. 2018, arXiv:1706.10295).
 
     block: residual blocks in the place of hidden layers, None for none. injectable: room for plasticity injection.
+
+    auxiliary: outputs of linear heads on the last hidden features: parameters that the forward pass does not use.
+    normalized_by: the mitigation whose memory holds mean and deviation of the targets: outputs are multiples of the
+    deviation around the mean. Empty for none.
     """
 
     head: Head
@@ -50,6 +54,8 @@ class Architecture:
     noise: float = 0.0
     block: Block | None = None
     injectable: bool = False
+    auxiliary: int = 0
+    normalized_by: str = ""
 
 
 class NetworkConfig(Config):

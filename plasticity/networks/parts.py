@@ -36,6 +36,7 @@ class Style:
     predictions: int
     dueling: bool
     noise: float
+    auxiliary: int = 0
     init: str = "lecun"
     padding: str = "SAME"
     conv: str = "auto"
@@ -45,7 +46,14 @@ class Style:
     def of(cls, architecture: Architecture, **own: Any) -> Style:
         a = architecture
         return cls(
-            Normalization.of(a.normalization), a.activation, a.head.outputs, a.predictions, a.dueling, a.noise, **own
+            Normalization.of(a.normalization),
+            a.activation,
+            a.head.outputs,
+            a.predictions,
+            a.dueling,
+            a.noise,
+            a.auxiliary,
+            **own,
         )
 
     @property
@@ -77,6 +85,17 @@ class Conv(nn.Module):
         bias = self.param("bias", bias_initializer(init, self.size**2 * x.shape[-1]), (self.features,))
         y = conv(x, kernel.astype(x.dtype), self.stride, self.style.padding, self.style.conv)
         return y + bias.astype(x.dtype)
+
+
+class Unused(nn.Module):
+    """A parameter `kernel[in, features]` for inputs `x[batch, in]`, and no computation."""
+
+    features: int
+    init: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> None:
+        self.param("kernel", INITIALIZERS[self.init], (x.shape[-1], self.features))
 
 
 @dataclass
@@ -114,20 +133,23 @@ class Forward:
         style, noisy = self.style, self.style.noise > 0
         if not style.dueling:
             x = self.dense(hidden, x, width, noisy) if hidden else x
+            self.auxiliary("auxiliary", x)
             return self.linear("output", x, style.predictions * style.outputs, noisy).astype(jnp.float32)
-        value, advantage = (
-            self.linear(
-                f"{stream}_output",
-                self.dense(f"{stream}_hidden", x, width, noisy),
-                size * style.outputs,
-                noisy,
-            )
-            .astype(jnp.float32)
-            .reshape(-1, size, style.outputs)
-            for stream, size in zip(STREAMS, (1, style.predictions), strict=True)
-        )
+
+        def end(stream: str, predictions: int) -> jax.Array:
+            last = self.dense(f"{stream}_hidden", x, width, noisy)
+            self.auxiliary(f"{stream}_auxiliary", last)
+            outputs = self.linear(f"{stream}_output", last, predictions * style.outputs, noisy)
+            return outputs.astype(jnp.float32).reshape(-1, predictions, style.outputs)
+
+        value, advantage = end("value", 1), end("advantage", style.predictions)
         q = value + advantage - jnp.mean(advantage, axis=1, keepdims=True)
         return q.reshape(q.shape[0], -1)
+
+    def auxiliary(self, name: str, x: jax.Array) -> None:
+        """The kernel of linear heads on `x`, if the architecture asks for some. Nothing is computed with it here."""
+        if self.style.auxiliary:
+            Unused(self.style.auxiliary, self.style.init, name=name)(x)
 
     def linear(self, name: str, x: jax.Array, width: int, noisy: bool = False) -> jax.Array:
         """A dense layer without a nonlinearity."""
@@ -143,6 +165,9 @@ class Graph:
         self._outgoing: dict[str, list[Outgoing]] = {}
         self.outputs: tuple[Path, ...] = ()
         self.norms: list[Path] = []
+        self.features: tuple[str, ...] = ()
+        self.auxiliary: tuple[Path, ...] = ()
+        self._stream = ""
 
     def hidden(self, name: str, units: int, reads: Sequence[str], noisy: bool = False) -> None:
         """A hidden layer whose kernel reads the layers `reads` (one after the other; empty for the input)."""
@@ -161,6 +186,7 @@ class Graph:
 
     def norm(self, name: str) -> None:
         """A normalisation of `Forward.activate` that belongs to no layer of the graph."""
+        self._stream = name
         if self.style.normalized:
             self.norms.append((f"norm_{name}", "scale"))
         if self.style.normalization.offset:
@@ -174,6 +200,12 @@ class Graph:
             if last:
                 self.hidden(last, width, reads, noisy)
             self.reads(output, (last,) if last else reads, noisy)
+            if self.style.auxiliary:
+                heads = output.replace("output", "auxiliary")
+                self.reads(heads, (last,) if last else reads)
+                self.auxiliary += ((heads, "kernel"),)
+        # Where the output reads no layer of the graph, it reads the residual stream: what was normalised last.
+        self.features = tuple(last for last, _ in names if last) or tuple(reads) or (self._stream,)
         self.outputs = tuple((output, "kernel") for _, output in names)
 
     def layers(self) -> tuple[UnitLayer, ...]:

@@ -8,10 +8,12 @@ from typing import Any, cast
 import jax
 from flax import linen as nn
 
+from plasticity.heads import Regression
 from plasticity.network import Activation, Network
 from plasticity.networks.base import Architecture
 from plasticity.networks.injection import injectable
 from plasticity.networks.parts import Graph
+from plasticity.networks.target_units import in_target_units
 
 #: What modules keep beside parameters: it changes with the batches of training, not by gradients.
 COLLECTIONS = ("batch_stats",)
@@ -43,5 +45,10 @@ def record(module: nn.Module, graph: Graph, architecture: Architecture) -> Netwo
         output_kernel=graph.outputs[-1],
         other_outputs=graph.outputs[:-1],
         norms=tuple(graph.norms),
+        features=graph.features,
+        logits=0 if isinstance(architecture.head, Regression) else architecture.head.outputs,
+        auxiliary=graph.auxiliary,
     )
-    return injectable(network) if architecture.injectable else network
+    network = injectable(network) if architecture.injectable else network
+    # Outermost: a sum of networks is one network to the scale of the targets.
+    return in_target_units(network, architecture.normalized_by) if architecture.normalized_by else network
