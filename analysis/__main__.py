@@ -1,4 +1,4 @@
-"""Command line: `python -m analysis figures | report | table | verdict | export STUDY`.
+"""Command line: `python -m analysis figures | report | table | verdict | effects | export STUDY`.
 
 STUDY is a folder, or the name of a study under `runs/`. Wrong input is one message on stderr and exit code 2.
 """
@@ -86,6 +86,25 @@ class Report:
 
 
 @dataclass(frozen=True)
+class Effects:
+    """Write the effect of every single mitigation as JSON, as `plasticity list mitigations` shows it."""
+
+    study: One
+    out: Annotated[Path | None, tyro.conf.arg(help="File to write. Default: effects.json inside the study.")] = None
+    level: Level = LEVEL
+
+    def run(self, console: Console) -> None:
+        from analysis.effects import effects
+        from analysis.load import load
+        from plasticity.measured import write
+
+        study, frame = load(self.study, self.level)
+        path = self.out or study.paths[0] / "effects.json"
+        write(path, effects(frame, study))
+        console.print(f"written to {path}", soft_wrap=True)
+
+
+@dataclass(frozen=True)
 class ShowTable:
     """Show the late score of every combination on every task kind or game (last fifth of the tasks or iterations)."""
 
@@ -168,6 +187,7 @@ class Export:
 Command = (
     Annotated[Figures, tyro.conf.subcommand("figures")]
     | Annotated[Report, tyro.conf.subcommand("report")]
+    | Annotated[Effects, tyro.conf.subcommand("effects")]
     | Annotated[ShowTable, tyro.conf.subcommand("table")]
     | Annotated[ShowVerdict, tyro.conf.subcommand("verdict")]
     | Annotated[Export, tyro.conf.subcommand("export")]

@@ -34,7 +34,7 @@ def list_(family: tyro.conf.Positional[str] = "all") -> None:
     Args:
         family: mitigations, diagnostics, networks, optimizers, or all.
     """
-    from plasticity.describe import config_row, diagnostic_row, listing, standalone_row
+    from plasticity.describe import config_row, diagnostic_row, listing, mitigation_row, standalone_row
     from plasticity.diagnostics import diagnostics, standalones
 
     configs = families()
@@ -46,7 +46,8 @@ def list_(family: tyro.conf.Positional[str] = "all") -> None:
         if name == "diagnostics":
             rows = [diagnostic_row(member) for member in diagnostics().values()]
         else:
-            rows = [config_row(key, cls) for key, cls in configs[name].members().items()]
+            row = mitigation_row if name == "mitigations" else config_row
+            rows = [row(key, cls) for key, cls in configs[name].members().items()]
         console.print(listing(name, rows))
         if name == "diagnostics":
             alone = [standalone_row(member) for member in standalones().values()]
@@ -60,7 +61,7 @@ def describe(name: tyro.conf.Positional[str]) -> None:
     Args:
         name: a member of any family, as `list` shows it.
     """
-    from plasticity.describe import describe_config, describe_diagnostic, describe_standalone
+    from plasticity.describe import describe_config, describe_diagnostic, describe_effects, describe_standalone
     from plasticity.diagnostics import diagnostics, standalones
 
     console = Console(highlight=False)
@@ -75,6 +76,9 @@ def describe(name: tyro.conf.Positional[str]) -> None:
             cls = family.get(name)
             stage = getattr(cls, "stage", "")
             describe_config(console, name, cls, f"{family.singular}, stage {stage}" if stage else family.singular)
+            if stage:
+                console.print(f"\ncost: {cls.cost}")
+                describe_effects(console, name)
     if name in measures:
         describe_diagnostic(console, measures[name])
     if name in alone:

@@ -17,24 +17,25 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from plasticity import measured
 from plasticity.config import Config, allowed_range
 from plasticity.diagnostics.base import Diagnostic
 from plasticity.diagnostics.standalone import Standalone
+from plasticity.mitigations.base import Mitigation
 from plasticity.registry import summary
 from plasticity.spec import format_number
 
 STATIC_NOTE = "* static: each value is another compiled program; the others are swept in one"
 
 
-def listing(title: str, rows: Iterable[tuple[str, str, str]]) -> Table:
-    """A table of members: (spec with all defaults, one line, reference)."""
+def listing(title: str, rows: Iterable[tuple[str, ...]]) -> Table:
+    """A table of members: (spec with all defaults, one line, reference, whatever else there is to say)."""
     table = Table(box=SIMPLE_HEAD, title=f"\n{title}", title_justify="left", pad_edge=False)
     table.add_column("name", overflow="fold", ratio=2)
     table.add_column("what it is", ratio=3)
-    for name, line, reference in rows:
+    for name, line, *further in rows:
         lines: list[RenderableType] = [Text(line)]
-        if reference:
-            lines.append(Text(reference, style="dim"))
+        lines += [Text(words, style="dim") for words in further if words]
         table.add_row(Text(name, overflow="fold"), Group(*lines))
     return table
 
@@ -43,6 +44,28 @@ def config_row(name: str, cls: type[Config]) -> tuple[str, str, str]:
     """A config class as a row of `listing`."""
     parts = [f"{f.name}={_value(f.default)}" for f in dataclasses.fields(cls)]  # pyrefly: ignore
     return f"{name}({', '.join(parts)})" if parts else name, summary(cls), getattr(cls, "reference", "")
+
+
+def mitigation_row(name: str, cls: type[Mitigation]) -> tuple[str, ...]:
+    """A mitigation as a row of `listing`: also its stage, its cost, and what the suite measured of its effect."""
+    effects = measured.of(name)
+    effect = f"measured: {'; '.join(map(str, effects))}" if effects else "measured: not yet"
+    return *config_row(name, cls), f"stage: {cls.stage}; cost: {cls.cost}", effect
+
+
+def describe_effects(console: Console, name: str) -> None:
+    """Print what the suite measured of a mitigation's effect, alone and beside others."""
+    found = [effect for effect in measured.effects() if effect.mitigation == name]
+    if not found:
+        console.print("\neffect measured by this suite: none yet")
+        return
+    table = _table("effect measured by this suite: gain in the late end-of-task score", "task", "added to", "gain")
+    table.add_column("seeds")
+    table.add_column("of", overflow="fold")
+    for e in found:
+        gain = f"{e.gain:+.2f} [{e.low:+.2f}, {e.high:+.2f}]"
+        table.add_row(e.task, escape(e.beside), escape(gain), str(e.n), escape(f"{e.spec}; {e.study}"))
+    console.print(table)
 
 
 def diagnostic_row(diagnostic: Diagnostic) -> tuple[str, str, str]:
