@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
-import jax
-import jax.numpy as jnp
 import optax
 
 from plasticity.config import static, traced
 from plasticity.diagnostics.units import dormant_mask
 from plasticity.mitigations.base import Mitigation, Setting, mitigations
-from plasticity.mitigations.recycling import initial_state, recycle
-
-
-class RedoState(NamedTuple):
-    """inner: the wrapped optimiser's state; count: int32 updates seen; key: for the fresh draws."""
-
-    inner: Any
-    count: jax.Array
-    key: jax.Array
+from plasticity.mitigations.resets import Seen, every, fresh_units, resetting
 
 
 @mitigations.register("redo")
@@ -34,6 +24,7 @@ class Redo(Mitigation):
     """
 
     reference = "Sokar et al. 2023, arXiv:2302.12902 (tau .025, every 1,000 updates)"
+    cost = "nothing between the checks"
     stage = "reset"
     resets_units = True
 
@@ -46,34 +37,13 @@ class Redo(Mitigation):
     def optimizer(
         self, tx: optax.GradientTransformationExtraArgs, setting: Setting
     ) -> optax.GradientTransformationExtraArgs:
-        """Wrap `tx`. `update` takes `activations=` (of this batch) and, under vmap, `step=`.
+        """Wrap `tx`; see `resets.resetting` for what `update` takes."""
 
-        `step`, the number of this update from 0, must be unbatched where runs are batched: a check on the state's own
-        count would turn the branch into a select that draws fresh weights in every step.
-        """
+        def reset(updates: Any, inner: Any, memory: Any, seen: Seen):
+            masks = {
+                layer.name: dormant_mask(seen.activations[layer.name].post, self.tau, setting.network.activation)
+                for layer in setting.network.units
+            }
+            return *fresh_units(tx, setting, updates, inner, seen, masks), memory
 
-        def init(params: Any) -> RedoState:
-            return RedoState(initial_state(tx, params), jnp.zeros((), jnp.int32), setting.key)
-
-        def update(updates: Any, state: RedoState, params: Any = None, *, activations, step=None, **extra: Any):
-            updates, inner = tx.update(updates, state.inner, params, activations=activations, step=step, **extra)
-            count = state.count + 1
-            due = count if step is None else step + 1
-
-            def reset(operand):
-                updates, inner, count = operand
-                masks = {
-                    layer.name: dormant_mask(activations[layer.name].post, self.tau, setting.network.activation)
-                    for layer in setting.network.units
-                }
-                # By the run's step where it is known: the count starts again when an event renews the optimiser's
-                # state, and the same fresh weights would be drawn again.
-                fresh = setting.initializer(jax.random.fold_in(state.key, due))["params"]
-                return *recycle(tx, updates, inner, params, fresh, masks, setting.network.units), count
-
-            updates, inner, count = jax.lax.cond(
-                due % self.every == 0, reset, lambda operand: operand, (updates, inner, count)
-            )
-            return updates, RedoState(inner, count, state.key)
-
-        return optax.GradientTransformationExtraArgs(init, update)  # pyrefly: ignore
+        return resetting(self.name, tx, setting, fires=every(self.every), reset=reset)

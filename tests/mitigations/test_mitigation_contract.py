@@ -90,9 +90,16 @@ def test_a_strength_has_an_effect(name):
     """Or the other tests compare nothing."""
     if name not in STRENGTHS:
         pytest.skip("a structural choice")
-    strong = jax.tree.map(lambda leaf: min(100 * abs(leaf), 1.0), member(name))
-    a, b = trained(method([strong]))[0].variables, trained(method([member(name).neutral()]))[0].variables
-    assert any(np.any(np.abs(x - y) > 1e-4) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+    absent = trained(method([member(name).neutral()]))[0].variables
+
+    def differs(factor):
+        strong = jax.tree.map(lambda leaf: min(factor * abs(leaf), 1.0), member(name))
+        present = trained(method([strong]))[0].variables
+        pairs = zip(jax.tree.leaves(present), jax.tree.leaves(absent), strict=True)
+        return any(np.any(np.abs(x - y) > 1e-4) for x, y in pairs)
+
+    # Rates of rare replacements need more than others bear.
+    assert differs(100) or differs(1e4)
 
 
 @pytest.mark.parametrize("name", STRENGTHS)

@@ -1,0 +1,125 @@
+"""What wrappers that reset parts of a network share: when they act, and what they see. Not a mitigation.
+
+A wrapper follows something in every update (`track`) and acts in some (`fires`, `reset`). Acting is a branch, also
+where runs are batched: under `vmap` the branch is taken if any run of the batch fires, and the others keep what they
+have. So on updates on which nobody fires a reset costs nothing but its tracking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.custom_batching import custom_vmap
+
+from plasticity.errors import UserError
+from plasticity.mitigations.base import Setting
+from plasticity.mitigations.recycling import initial_state, recycle, reset_state
+from plasticity.network import Activation, Params
+
+
+class ResetState(NamedTuple):
+    """inner: the wrapped optimiser's state; count: int32 updates seen; key: for fresh draws; memory: the wrapper's."""
+
+    inner: Any
+    count: jax.Array
+    key: jax.Array
+    memory: Any
+
+
+class Seen(NamedTuple):
+    """One update. gradient: as it came in; updates: as the inner optimiser would apply them to `params`; activations:
+    of the batch; number: of this update in the run, from 1; key: this wrapper's."""
+
+    gradient: Params
+    updates: Params
+    params: Params
+    activations: Mapping[str, Activation]
+    number: jax.Array
+    key: jax.Array
+
+
+@custom_vmap
+def anywhere(fires: jax.Array) -> jax.Array:
+    """The predicate itself; under `vmap` whether it holds in any run, unbatched, so that a `cond` on it is a branch."""
+    return fires
+
+
+@anywhere.def_vmap
+def _(size: int, batched: list[bool], fires: jax.Array) -> tuple[jax.Array, bool]:
+    return anywhere(jnp.any(fires, axis=0) if batched[0] else fires), False
+
+
+def every(period: int) -> Callable[[Any, Seen], jax.Array]:
+    """Fires on updates period, 2 period, ..."""
+    return lambda memory, seen: seen.number % period == 0
+
+
+def resetting(
+    who: str,
+    tx: optax.GradientTransformation,
+    setting: Setting,
+    *,
+    fires: Callable[[Any, Seen], jax.Array],
+    reset: Callable[[Any, Any, Any, Seen], tuple[Any, Any, Any]],
+    start: Callable[[Params], Any] = lambda params: (),
+    track: Callable[[Any, Seen], Any] = lambda memory, seen: memory,
+    reads_activations: bool = True,
+) -> optax.GradientTransformationExtraArgs:
+    """The optimiser with a reset around it.
+
+    start: the memory at first. track: the memory after an update. fires: whether to act. reset: from (updates, inner
+    state, memory) the same after acting. `update` takes `activations=` (of this batch) and `step=`, the number of this
+    update in the run from 0; without it the state counts, and starts again when an event renews the state.
+    """
+    inside = optax.with_extra_args_support(tx)
+
+    def init(params: Any) -> ResetState:
+        return ResetState(initial_state(inside, params), jnp.zeros((), jnp.int32), setting.key, start(params))
+
+    def update(updates: Any, state: ResetState, params: Any = None, *, activations=None, step=None, **extra: Any):
+        given = {"params": params} | ({"activations=": activations} if reads_activations else {})
+        if missing := [name for name, value in given.items() if value is None]:
+            raise UserError(f"{who}: update(...) needs {' and '.join(missing)}, which this loop does not give")
+        gradient = updates
+        updates, inner = inside.update(updates, state.inner, params, activations=activations, step=step, **extra)
+        count = state.count + 1
+        # By the run's step where it is known: the own count starts again when an event renews the optimiser's state,
+        # and the same fresh weights would be drawn again.
+        number = count if step is None else step + 1
+        seen = Seen(gradient, updates, params, activations, number, state.key)
+        memory = track(state.memory, seen)
+        mine = fires(memory, seen)
+
+        def act(old):
+            # A run that does not fire itself may be taken along by another one of its batch.
+            return jax.tree.map(lambda a, b: jnp.where(mine, a, b), reset(*old, seen), old)
+
+        updates, inner, memory = jax.lax.cond(anywhere(mine), act, lambda old: old, (updates, inner, memory))
+        return updates, ResetState(inner, count, state.key, memory)
+
+    return optax.GradientTransformationExtraArgs(init, update)  # pyrefly: ignore
+
+
+def fresh_units(
+    tx: optax.GradientTransformation,
+    setting: Setting,
+    updates: Any,
+    inner: Any,
+    seen: Seen,
+    masks: Mapping[str, jax.Array],
+) -> tuple[Any, Any]:
+    """Recycle the masked units with a fresh draw of this update's own: (updates, inner state)."""
+    fresh = setting.initializer(jax.random.fold_in(seen.key, seen.number))["params"]
+    return recycle(tx, updates, inner, seen.params, fresh, masks, setting.network.units)
+
+
+def replace_entries(
+    tx: optax.GradientTransformation, updates: Any, inner: Any, params: Params, target: Params, touched: Params
+) -> tuple[Any, Any]:
+    """Updates that lead the touched entries to `target`, and a fresh optimiser's state for exactly these."""
+    updates = jax.tree.map(lambda u, t, p, m: jnp.where(m, t - p, u), updates, target, params, touched)
+    return updates, reset_state(tx, inner, touched, target)
