@@ -30,6 +30,7 @@ import numpy as np
 
 from plasticity.diagnostics import diagnose, diagnostics, standalones, unit_of
 from plasticity.diagnostics.base import Unmet
+from plasticity.diagnostics.rank import paths, warn_if_capped
 from plasticity.diagnostics.sets import CHEAP, RANKS
 from plasticity.errors import UserError
 from plasticity.explain import explain
@@ -116,16 +117,22 @@ class Monitor:
         params: Any = None,
         grads: Any = None,
         updates: Any = None,
+        reference_activations: Mapping[str, Any] | None = None,
+        grads_2: Any = None,
+        previous_updates: Any = None,
+        opt_state: Any = None,
         learning_rate: Any = None,
         targets: Any = None,
         **values: Any,
     ) -> dict[str, float]:
         """Measure, and keep the values; returns them as a flat mapping `name[/layer]` -> number.
 
-        activations, params, grads, updates: as for `diagnose`; leaves of trees that are no numbers (functions of an
-        Equinox module) are left out. learning_rate: of this step, instead of the constructor's. targets: regression
-        targets `[batch, ...]`, of which mean and spread are kept. values: numbers of your own, such as `loss=`,
-        `score=`, `probe_loss=`; they come first in `table`.
+        activations, params, grads, updates, and reference_activations, grads_2, previous_updates, opt_state, which the
+        default set does not read: as for `diagnose`; leaves of trees that are no numbers (functions of an Equinox
+        module) are left out. learning_rate: of this step, instead of the constructor's. targets: regression targets
+        `[batch, ...]`, of which mean and spread are kept. values: numbers of your own, such as `loss=`, `score=`,
+        `probe_loss=`; they come first in `table`. If ranks are measured on fewer rows than a layer is wide, a
+        `UserWarning` says so, once.
 
         Raises `UserError` if the layers are not those of the records before, or a value is no number. Then nothing of
         this record is kept.
@@ -136,10 +143,12 @@ class Monitor:
                 f"activations have the layers {', '.join(layers)}; before they had {', '.join(self._layers)}"
             )
         numbers = {name: _number(name, value) for name, value in values.items()}
-        given: dict[str, Any] = {"params": params, "grads": grads, "updates": updates}
+        given: dict[str, Any] = {"params": params, "grads": grads, "updates": updates, "grads_2": grads_2}
+        given |= {"previous_updates": previous_updates, "opt_state": opt_state}
         given = {name: _arrays(tree) for name, tree in given.items() if tree is not None}
-        if activations is not None:
-            given["activations"] = {name: jax.tree.map(_array, value) for name, value in activations.items()}
+        for name, layers_of in {"activations": activations, "reference_activations": reference_activations}.items():
+            if layers_of is not None:
+                given[name] = {layer: jax.tree.map(_array, value) for layer, value in layers_of.items()}
         initial = self._initial
         if "params" in given:
             if initial is None:
@@ -150,6 +159,8 @@ class Monitor:
         if given:
             rate = self.learning_rate if learning_rate is None else learning_rate
             found = self._measure(given if rate is None else {**given, "learning_rate": _array(rate)})
+            if activations is not None and paths().keys() & found.keys():
+                warn_if_capped(given["activations"], stacklevel=3)
         if targets is not None:
             y = np.asarray(_host(targets), np.float64)
             if y.size == 0:

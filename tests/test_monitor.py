@@ -5,16 +5,22 @@ import json
 import math
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import plasticity
+from plasticity.diagnostics import rank
 from plasticity.errors import UserError
 from plasticity.monitor import DEFAULT, Monitor, Reading
+
+# Rows are few here, and layers are wider.
+pytestmark = pytest.mark.filterwarnings("ignore:ranks are capped by the number of rows")
 
 ROOT = Path(__file__).resolve().parents[1]
 PARAMS = {"a": {"kernel": np.ones((2, 3))}, "b": {"kernel": np.ones((3, 1))}}
@@ -105,6 +111,30 @@ def test_the_default_set_is_what_is_given_allows():
     assert "srank" in alone
     assert len(Monitor(choose="all").record(0, params=PARAMS)) > len(Monitor().record(0, params=PARAMS))
     assert Monitor().record(0) == {}
+
+
+def test_what_needs_more_than_the_default_is_measured_if_it_is_given():
+    needs = ["dormant_overlap", "gradient_signal", "update_previous_cosine", "moment_ratio_max"]
+    moved, state = jax.tree.map(lambda p: -2 * p, PARAMS), optax.ScaleByAdamState(np.int32(3), PARAMS, PARAMS)
+    trees = {"grads": PARAMS, "grads_2": moved, "updates": PARAMS, "previous_updates": moved, "opt_state": state}
+    found = Monitor(choose=needs).record(0, activations=POST, reference_activations=POST, **trees)
+    assert found["gradient_signal"] == pytest.approx(-2 * 9)
+    assert found["update_previous_cosine"] == pytest.approx(-1)
+    assert found["dormant_overlap"] == 1
+    assert found["moment_ratio_max"] == pytest.approx((1 / 0.271) / np.sqrt(1 / (1 - 0.999**3)), rel=1e-4)
+
+
+def test_ranks_of_too_few_rows_are_warned_of_once(monkeypatch):
+    monkeypatch.setattr(rank, "_warned", set())
+    with warnings.catch_warnings(record=True, action="always") as caught:
+        for step in range(3):
+            Monitor(choose=["srank"]).record(step, activations=POST)
+    assert ["h: 2 rows, 3 features" in str(warning.message) for warning in caught] == [True]
+    assert [Path(warning.filename).name for warning in caught] == [Path(__file__).name]  # the user's own line
+    monkeypatch.setattr(rank, "_warned", set())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Monitor(choose=FEW).record(0, activations=POST)  # no rank among them
 
 
 def test_units_of_values_that_have_one():

@@ -124,10 +124,11 @@ def rank_caps(activations: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
 _warned: set[tuple[tuple[str, int, int], ...]] = set()
 
 
-def warn_if_capped(activations: Mapping[str, Any]) -> None:
+def warn_if_capped(activations: Mapping[str, Any], stacklevel: int = 2) -> None:
     """Warn (`UserWarning`) if a batch is smaller than a layer is wide; once in a process for the same layers and sizes.
 
-    For loops that measure eagerly. Shapes alone are read, so it can be called under `jit` too.
+    For loops that measure eagerly; `Monitor` calls it. Shapes alone are read, so it can be called under `jit` too.
+    stacklevel: whose line the warning names, as for `warnings.warn`; 2 is the caller's.
     """
     caps = rank_caps(activations)
     known = tuple(sorted((str(name), *sizes) for name, sizes in caps.items()))
@@ -137,7 +138,7 @@ def warn_if_capped(activations: Mapping[str, Any]) -> None:
         warnings.warn(
             f"ranks are capped by the number of rows ({layers}); measure on a batch larger than the layers are wide",
             UserWarning,
-            stacklevel=2,
+            stacklevel=stacklevel,
         )
 
 

@@ -78,7 +78,8 @@ def top_mean_alignment(phi: Float[Array, "*batch features"]) -> Scalar:
     first = vectors[:, -1]
     left = first if rows < features else jnp.matmul(x, first, precision="highest")
     value = safe_ratio(jnp.abs(jnp.sum(left)), jnp.linalg.norm(left) * rows**0.5)
-    return jnp.where(jnp.isnan(top), jnp.nan, jnp.where(top > 0, jnp.minimum(value, 1.0), 0.0))
+    # Of zeros any vector is an eigenvector.
+    return jnp.where(jnp.isnan(top), jnp.nan, jnp.where((x != 0).any(), jnp.minimum(value, 1.0), 0.0))
 
 
 def pca_rank_of_spectrum(s: Float[Array, " k"], delta: float = 0.01) -> Scalar:
