@@ -7,13 +7,16 @@ nonlinearity, output head). `config.build(architecture)` gives the `Network` rec
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from plasticity.config import Config
 from plasticity.heads import Head
 from plasticity.network import Network
-from plasticity.networks.normalization import Normalization
 from plasticity.registry import Family
+
+if TYPE_CHECKING:
+    # It brings flax, which a mitigation in somebody's own loop has no use for.
+    from plasticity.networks.normalization import Normalization
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ class Architecture:
 
     block: residual blocks in the place of hidden layers, None for none. injectable: room for plasticity injection.
 
+    bias: of the hidden layers of the unit graph; those of streams and outputs always have one.
+
     auxiliary: outputs of linear heads on the last hidden features: parameters that the forward pass does not use.
     normalized_by: the mitigation whose memory holds mean and deviation of the targets: outputs are multiples of the
     deviation around the mean. Empty for none.
@@ -54,6 +59,7 @@ class Architecture:
     noise: float = 0.0
     block: Block | None = None
     injectable: bool = False
+    bias: bool = True
     auxiliary: int = 0
     normalized_by: str = ""
 

@@ -32,7 +32,8 @@ class _Module(nn.Module):
         forward = Forward(self.style, slope, noise, train)
         x = forward.prepare(x)
         for i, (features, size, stride) in enumerate(self.layers):
-            x = forward.activate(f"conv_{i}", Conv(features, size, stride, self.style, name=f"conv_{i}")(x))
+            layer = Conv(features, size, stride, self.style, self.style.bias, name=f"conv_{i}")
+            x = forward.activate(f"conv_{i}", layer(x))
         return forward.end(x.reshape(x.shape[0], -1), "hidden", self.width), forward.activations
 
 

@@ -39,7 +39,8 @@ class _Module(nn.Module):
             x = nn.max_pool(x, (3, 3), strides=(2, 2), padding="SAME")
             for j in range(BLOCKS):
                 name = f"stage_{i}_block_{j}"
-                y = Conv(features, 3, 1, self.style, name=f"{name}_inner")(forward.activate(f"{name}_stream", x))
+                inner = Conv(features, 3, 1, self.style, self.style.bias, name=f"{name}_inner")
+                y = inner(forward.activate(f"{name}_stream", x))
                 y = forward.activate(f"{name}_inner", y)
                 x = x + Conv(features, 3, 1, self.style, name=f"{name}_outer")(y)
         x = forward.activate("stream", x)

@@ -73,6 +73,7 @@ class Linear(nn.Module):
     features: int
     kernel_init: str = "lecun"
     deviation: float = 0.0
+    bias: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array, noise: jax.Array | None = None) -> jax.Array:
@@ -80,12 +81,13 @@ class Linear(nn.Module):
         init = "uniform" if self.deviation else self.kernel_init  # the noisy layer's source draws its means so
         shape = (fan_in, self.features)
         kernel = self.param("kernel", INITIALIZERS[init], shape)
-        bias = self.param("bias", bias_initializer(init, fan_in), (self.features,))
-        y = matmul(x, kernel.astype(x.dtype)) + bias.astype(x.dtype)
+        y = matmul(x, kernel.astype(x.dtype))
+        if self.bias:
+            y = y + self.param("bias", bias_initializer(init, fan_in), (self.features,)).astype(x.dtype)
         if self.deviation:
             constant = jax.nn.initializers.constant(self.deviation * bound)
             kernel_deviation = self.param("noise_kernel", constant, shape).astype(x.dtype)
-            bias_deviation = self.param("noise_bias", constant, (self.features,)).astype(x.dtype)
+            bias_deviation = self.param("noise_bias", constant, (self.features,)).astype(x.dtype) if self.bias else 0.0
             if noise is not None:
                 key = named(noise, self.name or "linear")
                 e_in = _scaled(named(key, "in"), fan_in).astype(x.dtype)

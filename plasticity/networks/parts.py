@@ -37,6 +37,7 @@ class Style:
     dueling: bool
     noise: float
     auxiliary: int = 0
+    bias: bool = True
     init: str = "lecun"
     padding: str = "SAME"
     conv: str = "auto"
@@ -53,6 +54,7 @@ class Style:
             a.dueling,
             a.noise,
             a.auxiliary,
+            a.bias,
             **own,
         )
 
@@ -62,7 +64,7 @@ class Style:
 
 
 class Conv(nn.Module):
-    """A convolution with bias: parameters `kernel[k, k, in, features]` and `bias[features]`.
+    """A convolution: parameters `kernel[k, k, in, features]` and, if it has one, `bias[features]`.
 
     Raises `UserError` where the input is no image, or smaller than a kernel that is not padded.
     """
@@ -71,6 +73,7 @@ class Conv(nn.Module):
     size: int
     stride: int
     style: Style
+    bias: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -82,8 +85,10 @@ class Conv(nn.Module):
             raise UserError(f"the images are too small: layer {self.name} reads {small}, without padding")
         init, shape = self.style.init, (self.size, self.size, x.shape[-1], self.features)
         kernel = self.param("kernel", INITIALIZERS[init], shape)
-        bias = self.param("bias", bias_initializer(init, self.size**2 * x.shape[-1]), (self.features,))
         y = conv(x, kernel.astype(x.dtype), self.stride, self.style.padding, self.style.conv)
+        if not self.bias:
+            return y
+        bias = self.param("bias", bias_initializer(init, self.size**2 * x.shape[-1]), (self.features,))
         return y + bias.astype(x.dtype)
 
 
@@ -123,7 +128,7 @@ class Forward:
 
     def dense(self, name: str, x: jax.Array, width: int, noisy: bool = False) -> jax.Array:
         """A hidden dense layer."""
-        return self.activate(name, self.linear(name, x, width, noisy))
+        return self.activate(name, self.linear(name, x, width, noisy, self.style.bias))
 
     def end(self, x: jax.Array, hidden: str, width: int) -> jax.Array:
         """Last hidden layer(s) and output(s): `[batch, predictions * outputs]` in float32.
@@ -151,9 +156,9 @@ class Forward:
         if self.style.auxiliary:
             Unused(self.style.auxiliary, self.style.init, name=name)(x)
 
-    def linear(self, name: str, x: jax.Array, width: int, noisy: bool = False) -> jax.Array:
+    def linear(self, name: str, x: jax.Array, width: int, noisy: bool = False, bias: bool = True) -> jax.Array:
         """A dense layer without a nonlinearity."""
-        return Linear(width, self.style.init, self.style.noise if noisy else 0.0, name=name)(x, self.noise)
+        return Linear(width, self.style.init, self.style.noise if noisy else 0.0, bias, name=name)(x, self.noise)
 
 
 class Graph:
@@ -173,15 +178,16 @@ class Graph:
         """A hidden layer whose kernel reads the layers `reads` (one after the other; empty for the input)."""
         self.reads(name, reads, noisy)
         self._outgoing[name] = []
+        bias = self.style.bias
         self._layers[name] = UnitLayer(
             name=name,
             units=units,
             kernel=(name, "kernel"),
-            bias=(name, "bias"),
+            bias=(name, "bias") if bias else None,
             norm_scale=(f"norm_{name}", "scale") if self.style.normalized else None,
             norm_bias=(f"norm_{name}", "bias") if self.style.normalization.offset else None,
             outgoing=(),
-            noise=((name, "noise_kernel"), (name, "noise_bias")) if noisy else (),
+            noise=((name, "noise_kernel"), (name, "noise_bias"))[: 1 + bias] if noisy else (),
         )
 
     def norm(self, name: str) -> None:
