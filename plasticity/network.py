@@ -51,7 +51,8 @@ class UnitLayer:
 
     Units lie along the last axis of `kernel` (`[..., in, units]`) and of `bias`. `norm_scale` and `norm_bias` are
     the affine parameters of the normalisation that stands between the kernel and the nonlinearity, if any. `noise`
-    are further incoming parameters laid out as kernel and bias (the deviations of a noisy layer).
+    are further incoming parameters laid out as kernel and bias: the deviations of a noisy layer, and the gains of a
+    kernel with weight normalisation (`[units]`).
     """
 
     name: str
@@ -79,6 +80,7 @@ class Network:
     output_kernel: path of the output layer's kernel within `params`; of the advantages, if there are two streams.
     other_outputs: kernels of further output layers: that of the value stream.
     norms: affine parameters of normalisations that belong to no layer of the unit graph (of a residual stream).
+    coefficients: of trained nonlinearities, shared by the units of a layer.
     features: names of the activations that the output layers read; side by side they are the last hidden features.
     logits: how many outputs in a row are the logits of one distribution; 0 where outputs are plain numbers.
     auxiliary: kernels of linear heads on the features that the forward pass does not use, in the features' order.
@@ -92,6 +94,7 @@ class Network:
     output_kernel: Path = ()
     other_outputs: tuple[Path, ...] = ()
     norms: tuple[Path, ...] = ()
+    coefficients: tuple[Path, ...] = ()
     features: tuple[str, ...] = ()
     logits: int = 0
     auxiliary: tuple[Path, ...] = ()
@@ -116,9 +119,12 @@ def set_at(tree: Any, path: Path, value: Any) -> Any:
 
 
 def norm_affine_mask(params: Params, network: Network) -> Params:
-    """True on the affine parameters of normalisation layers, False elsewhere; same structure as `params`."""
+    """True on what penalties leave alone, False elsewhere; same structure as `params`.
+
+    The affine parameters of normalisation layers, and the coefficients of nonlinearities.
+    """
     mask = jax.tree.map(lambda _: False, params)
     paths = [path for layer in network.units for path in (layer.norm_scale, layer.norm_bias) if path is not None]
-    for path in (*paths, *network.norms):
+    for path in (*paths, *network.norms, *network.coefficients):
         mask = set_at(mask, path, True)
     return mask

@@ -32,6 +32,9 @@ from plasticity.diagnostics.base import Layer, Observation, Phi, Reading, Unmet,
 
 #: Linear on both sides of zero and zero at zero, so that the sign of a preactivation names the linear piece.
 PIECEWISE_LINEAR = frozenset({"relu", "leaky_relu", "crelu"})
+#: Zero exactly where nothing passes, so that dead units can be read from outputs. aid (in evaluation) is not among the
+#: above: with one half on either side it is linear however signs are mixed, which the affine fit sees.
+DEAD_IS_ZERO = PIECEWISE_LINEAR | {"aid"}
 
 _LYLE = "Lyle et al. 2024, arXiv:2402.18762"
 
@@ -49,17 +52,22 @@ def dead_mask(
 ) -> Bool[Array, " units"]:
     """Units that pass no gradient on any row.
 
-    For ReLU, leaky ReLU and CReLU the test is exact and reads `post` only: h = 0 on all rows. A leaky ReLU with
+    For ReLU, leaky ReLU, CReLU and AID the test is exact and reads `post` only: h = 0 on all rows. A leaky ReLU with
     a positive slope is therefore never dead, unless its preactivation is identically zero. For every other phi
-    it is max over rows of |phi'(pre)| < dead_tolerance, and `pre` is required. Cost: elementwise.
+    it is max over rows of |phi'(pre)| < dead_tolerance, and `pre` is required; of a phi with trained coefficients
+    (rational), which are not known here, the largest change of the output over that of a preactivation that moves at
+    all, from the first row on. Deep Fourier features are never dead. Cost: elementwise.
     """
     post = as_rows(post)
     units = post.shape[-1] // width_of(activation)
-    if isinstance(activation, str) and activation in PIECEWISE_LINEAR:
+    if isinstance(activation, str) and activation in DEAD_IS_ZERO:
         return (own_features(jnp.max(jnp.abs(post), axis=0), units) == 0).all(axis=0)
     if pre is None:
         raise Unmet(f"dead units of {activation!r} need preactivations: pass (pre, post) for every layer")
     z = as_rows(pre)
+    if isinstance(activation, str) and NONLINEARITIES[activation].learned:
+        moved, followed = (jnp.max(jnp.abs(x - x[0]), axis=0) for x in (z, post))
+        return (moved > 0) & (followed < dead_tolerance * moved)
     phi = (lambda z: NONLINEARITIES[activation].apply(z, 0.0)) if isinstance(activation, str) else activation
     _, slope = jax.jvp(phi, (z,), (jnp.ones_like(z),))
     return (own_features(jnp.max(jnp.abs(slope), axis=0), z.shape[-1]) < dead_tolerance).all(axis=0)
@@ -70,13 +78,14 @@ def positive_share(
 ) -> Float[Array, " units"]:
     """Share of rows with a positive preactivation, 0 to 1. Zero counts as not positive. Cost: elementwise.
 
-    Without `pre` the sign is read from `post`, which every named nonlinearity keeps (the first half of CReLU's).
+    Without `pre` the sign is read from `post`, where the nonlinearity keeps it (the first half of CReLU's does).
     """
+    width = width_of(activation)
     if pre is None:
-        if not isinstance(activation, str):
+        if not (isinstance(activation, str) and NONLINEARITIES[activation].signed):
             raise Unmet(f"the sign of preactivations under {activation!r} needs (pre, post) for every layer")
         post = as_rows(post)
-        pre = post[:, : post.shape[-1] // width_of(activation)]
+        pre = post[:, : post.shape[-1] // width]
     z = as_rows(pre)
     return jnp.mean(z > 0, axis=0, dtype=z.dtype)
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from plasticity.config import static
 from plasticity.mitigations.base import Mitigation, mitigations
 from plasticity.networks.base import Architecture
-from plasticity.networks.normalization import Normalization
+from plasticity.networks.options import Normalization
 
 _MOMENTUM = "weight of the old value in running averages"
 

@@ -7,16 +7,13 @@ nonlinearity, output head). `config.build(architecture)` gives the `Network` rec
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from plasticity.config import Config
 from plasticity.heads import Head
 from plasticity.network import Network
+from plasticity.networks.options import PLAIN, Kernels, Normalization, Sparse
 from plasticity.registry import Family
-
-if TYPE_CHECKING:
-    # It brings flax, which a mitigation in somebody's own loop has no use for.
-    from plasticity.networks.normalization import Normalization
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,10 @@ class Architecture:
 
     normalization: what stands before each nonlinearity, by name or with its options.
 
-    activation: a name in `plasticity.activations.NONLINEARITIES`. slope: negative slope of leaky_relu (may be traced).
+    activation: a name in `plasticity.activations.NONLINEARITIES`. slope: what that takes beside z (may be traced), the
+    negative slope of leaky_relu.
+
+    kernels: how kernels follow from what is trained. init: how they are drawn, None for the network's own choice.
 
     predictions: how many predictions are made side by side, one an action; the network has `predictions *
     head.outputs` outputs, prediction-major. dueling: a value stream and an advantage stream, each with a last hidden
@@ -54,6 +54,8 @@ class Architecture:
     normalization: str | Normalization = "none"
     activation: str = "relu"
     slope: Any = 0.01
+    kernels: Kernels = PLAIN
+    init: Sparse | None = None
     predictions: int = 1
     dueling: bool = False
     noise: float = 0.0

@@ -7,12 +7,15 @@ x W + ((x * f(e)) S) * f(e') + ..., which never forms the noise matrix.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from plasticity.networks.kernels import applied
+from plasticity.networks.options import Sparse
 from plasticity.rng import named
 
 
@@ -51,12 +54,34 @@ def uniform_fan_in(scale: float = 1.0) -> Any:
 #: Initialisers of kernels by name. With `uniform` biases are drawn too, with the others they are zero.
 INITIALIZERS: dict[str, Any] = {
     "lecun": jax.nn.initializers.lecun_normal(),
+    "he": jax.nn.initializers.he_normal(),
     "xavier": jax.nn.initializers.xavier_uniform(),
     "uniform": uniform_fan_in(),
 }
 
 
-def bias_initializer(init: str, fan_in: int) -> Any:
+def sparse(options: Sparse) -> Any:
+    """Uniform on +- 1 / sqrt(fan_in), then zeros at random places, equally many in what feeds each unit.
+
+    (Elsayed et al. 2024, arXiv:2410.14606.) fan_in counts the zeros: nothing makes up for them.
+    """
+
+    def draw(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+        fan_in = math.prod(shape[:-1])
+        values = jax.random.uniform(named(key, "values"), (fan_in, shape[-1]), dtype, -(fan_in**-0.5), fan_in**-0.5)
+        order = jnp.argsort(jax.random.uniform(named(key, "places"), values.shape), axis=0)
+        places = jnp.argsort(order, axis=0)
+        return jnp.where(places < options.zeros(fan_in), 0.0, values).reshape(shape)
+
+    return draw
+
+
+def kernel_initializer(init: str | Sparse) -> Any:
+    """A kernel's initialiser."""
+    return sparse(init) if isinstance(init, Sparse) else INITIALIZERS[init]
+
+
+def bias_initializer(init: str | Sparse, fan_in: int) -> Any:
     """The bias's initialiser that goes with a kernel's."""
     if init != "uniform":
         return jax.nn.initializers.zeros
@@ -67,23 +92,29 @@ def bias_initializer(init: str, fan_in: int) -> Any:
 class Linear(nn.Module):
     """`x[batch, in] -> [batch, features]`. deviation: initial noise deviation times sqrt(in); 0 is a plain layer.
 
+    parametrization: of the kernel, see `plasticity.networks.kernels`; that of the deviations is plain.
+
     noise: a key, from which each layer derives its own by its name; without one the mean weights are applied.
     """
 
     features: int
-    kernel_init: str = "lecun"
+    kernel_init: str | Sparse = "lecun"
     deviation: float = 0.0
     bias: bool = True
+    parametrization: str = "plain"
 
     @nn.compact
     def __call__(self, x: jax.Array, noise: jax.Array | None = None) -> jax.Array:
         fan_in, bound = x.shape[-1], x.shape[-1] ** -0.5
-        init = "uniform" if self.deviation else self.kernel_init  # the noisy layer's source draws its means so
+        init = self.kernel_init
+        if self.deviation and isinstance(init, str):
+            init = "uniform"  # the noisy layer's source draws its means so
         shape = (fan_in, self.features)
-        kernel = self.param("kernel", INITIALIZERS[init], shape)
-        y = matmul(x, kernel.astype(x.dtype))
-        if self.bias:
-            y = y + self.param("bias", bias_initializer(init, fan_in), (self.features,)).astype(x.dtype)
+        kernel = self.param("kernel", kernel_initializer(init), shape)
+        bias = self.param("bias", bias_initializer(init, fan_in), (self.features,)) if self.bias else None
+        y = matmul(x, applied(self, self.parametrization, kernel).astype(x.dtype))
+        if bias is not None:
+            y = y + bias.astype(x.dtype)
         if self.deviation:
             constant = jax.nn.initializers.constant(self.deviation * bound)
             kernel_deviation = self.param("noise_kernel", constant, shape).astype(x.dtype)

@@ -27,45 +27,12 @@ Batch and batch_renorm take a unit's bias out again in training: it gets no grad
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from plasticity.errors import UserError, unknown
-
-#: Added to the variance, by kind: each source's own, and Flax's for `layer` and `rms`, whose sources state none.
-EPSILON = {"layer": 1e-6, "rms": 1e-6, "group": 1e-5, "batch": 1e-5, "batch_renorm": 1e-3, "hybrid": 1e-5}
-
-
-@dataclass(frozen=True)
-class Normalization:
-    """kind: a name in the table above, or `none`. momentum: weight of the old running average. groups: of `group`.
-
-    warm_up: updates, r_max and d_max: bounds, of `batch_renorm`.
-    """
-
-    kind: str = "none"
-    momentum: float = 0.99
-    groups: int = 4
-    warm_up: int = 100_000
-    r_max: float = 3.0
-    d_max: float = 5.0
-
-    def __post_init__(self) -> None:
-        if self.kind not in ("none", *EPSILON):
-            raise unknown("normalization", self.kind, ("none", *EPSILON))
-
-    @classmethod
-    def of(cls, value: str | Normalization) -> Normalization:
-        """From a name, with the default options."""
-        return value if isinstance(value, Normalization) else cls(value)
-
-    @property
-    def offset(self) -> bool:
-        """Whether there is a learned offset beside the scale."""
-        return self.kind not in ("none", "rms")
+from plasticity.errors import UserError
+from plasticity.networks.options import EPSILON, Normalization
 
 
 def normalize(options: Normalization, name: str, z: jax.Array, train: bool) -> jax.Array:
@@ -103,31 +70,27 @@ class _OverBatch(nn.Module):
         eps, hybrid = EPSILON[kind], kind == "hybrid"
         scale = self.param("scale", nn.initializers.ones, units)
         bias = self.param("bias", nn.initializers.zeros, units)
-        running_mean = self.variable("batch_stats", "mean", jnp.zeros, units)
-        running_var = None if hybrid else self.variable("batch_stats", "var", jnp.ones, units)
+        averages = {"mean": self.variable("batch_stats", "mean", jnp.zeros, units)}
+        if not hybrid:
+            averages["var"] = self.variable("batch_stats", "var", jnp.ones, units)
         count = self.variable("batch_stats", "count", jnp.zeros, (), jnp.int32) if kind == "batch_renorm" else None
 
         x, rows = z.astype(jnp.float32), tuple(range(z.ndim - 1))
-        old_mean = running_mean.value
-        old_var = None if running_var is None else running_var.value
-        mean = jnp.mean(x, rows) if train else old_mean
-        if hybrid:
-            var = jnp.var(x, tuple(range(1, z.ndim)), keepdims=True)
-        else:
-            var = jnp.var(x, rows) if train else old_var
-        y = (x - mean) / jnp.sqrt(var + eps)
+        old = {name: average.value for name, average in averages.items()}
+        now = {"mean": jnp.mean(x, rows), "var": jnp.var(x, rows)} if train else old
+        var = jnp.var(x, tuple(range(1, z.ndim)), keepdims=True) if hybrid else now["var"]
+        y = (x - now["mean"]) / jnp.sqrt(var + eps)
         if count is not None and train:
-            running_s = jnp.sqrt(old_var + eps)
+            running_s = jnp.sqrt(old["var"] + eps)
             r = jnp.clip(jnp.sqrt(var + eps) / running_s, 1 / options.r_max, options.r_max)
-            d = jnp.clip((mean - old_mean) / running_s, -options.d_max, options.d_max)
+            d = jnp.clip((now["mean"] - old["mean"]) / running_s, -options.d_max, options.d_max)
             warm = count.value >= options.warm_up
             r, d = jax.lax.stop_gradient((jnp.where(warm, r, 1.0), jnp.where(warm, d, 0.0)))
             y = y * r + d
         # A pass in training whose state nobody keeps (a loss at a perturbed point) changes nothing.
         if train and self.is_mutable_collection("batch_stats"):
-            running_mean.value = options.momentum * old_mean + (1 - options.momentum) * mean
-            if running_var is not None:
-                running_var.value = options.momentum * old_var + (1 - options.momentum) * var
+            for name, average in averages.items():
+                average.value = options.momentum * old[name] + (1 - options.momentum) * now[name]
             if count is not None:
                 count.value = count.value + 1
         return (y * scale + bias).astype(z.dtype)

@@ -20,8 +20,12 @@ from plasticity.errors import UserError
 from plasticity.network import Activation, Outgoing, Path, UnitLayer
 from plasticity.networks.base import Architecture
 from plasticity.networks.conv import conv
-from plasticity.networks.linear import INITIALIZERS, Linear, bias_initializer
-from plasticity.networks.normalization import Normalization, normalize
+from plasticity.networks.kernels import applied
+from plasticity.networks.linear import Linear, bias_initializer, kernel_initializer
+from plasticity.networks.normalization import normalize
+from plasticity.networks.options import PLAIN, Kernels, Normalization, Sparse
+from plasticity.networks.rational import Rational
+from plasticity.rng import named
 
 STREAMS = ("value", "advantage")
 
@@ -38,7 +42,8 @@ class Style:
     noise: float
     auxiliary: int = 0
     bias: bool = True
-    init: str = "lecun"
+    kernels: Kernels = PLAIN
+    init: str | Sparse = "lecun"
     padding: str = "SAME"
     conv: str = "auto"
     dtype: str = "float32"
@@ -55,7 +60,8 @@ class Style:
             a.noise,
             a.auxiliary,
             a.bias,
-            **own,
+            a.kernels,
+            **(own if a.init is None else {**own, "init": a.init}),
         )
 
     @property
@@ -84,23 +90,23 @@ class Conv(nn.Module):
             small = f"{x.shape[1]} x {x.shape[2]}, smaller than the kernel of {self.size} x {self.size}"
             raise UserError(f"the images are too small: layer {self.name} reads {small}, without padding")
         init, shape = self.style.init, (self.size, self.size, x.shape[-1], self.features)
-        kernel = self.param("kernel", INITIALIZERS[init], shape)
+        kernel = self.param("kernel", kernel_initializer(init), shape)
+        fan_in = self.size**2 * x.shape[-1]
+        bias = self.param("bias", bias_initializer(init, fan_in), (self.features,)) if self.bias else None
+        kernel = applied(self, self.style.kernels.at("hidden"), kernel)
         y = conv(x, kernel.astype(x.dtype), self.stride, self.style.padding, self.style.conv)
-        if not self.bias:
-            return y
-        bias = self.param("bias", bias_initializer(init, self.size**2 * x.shape[-1]), (self.features,))
-        return y + bias.astype(x.dtype)
+        return y if bias is None else y + bias.astype(x.dtype)
 
 
 class Unused(nn.Module):
     """A parameter `kernel[in, features]` for inputs `x[batch, in]`, and no computation."""
 
     features: int
-    init: str
+    kernel_init: str | Sparse
 
     @nn.compact
     def __call__(self, x: jax.Array) -> None:
-        self.param("kernel", INITIALIZERS[self.init], (x.shape[-1], self.features))
+        self.param("kernel", kernel_initializer(self.kernel_init), (x.shape[-1], self.features))
 
 
 @dataclass
@@ -120,15 +126,24 @@ class Forward:
 
     def activate(self, name: str, z: jax.Array) -> jax.Array:
         """Normalise preactivations `z[batch, (height, width,) units]`, apply the nonlinearity, record both."""
-        z = normalize(self.style.normalization, f"norm_{name}", z, self.train)
+        return self.respond(name, normalize(self.style.normalization, f"norm_{name}", z, self.train))
+
+    def respond(self, name: str, z: jax.Array) -> jax.Array:
+        """Apply the nonlinearity to `z` as it is, record both."""
         # A traced slope is float32 and would turn the rest of a bfloat16 network into float32.
-        x = NONLINEARITIES[self.style.activation].apply(z, jnp.asarray(self.slope, z.dtype))
+        phi, slope = NONLINEARITIES[self.style.activation], jnp.asarray(self.slope, z.dtype)
+        if phi.learned:
+            x = Rational(name=f"{phi.learned}_{name}")(z)
+        elif phi.sample is not None and self.train and self.noise is not None:
+            x = phi.sample(named(self.noise, f"activation_{name}"), z, slope)
+        else:
+            x = phi.apply(z, slope)
         self.activations[name] = Activation(pre=z, post=x)
         return x
 
-    def dense(self, name: str, x: jax.Array, width: int, noisy: bool = False) -> jax.Array:
-        """A hidden dense layer."""
-        return self.activate(name, self.linear(name, x, width, noisy, self.style.bias))
+    def dense(self, name: str, x: jax.Array, width: int, noisy: bool = False, place: str = "hidden") -> jax.Array:
+        """A hidden dense layer. place: of its kernel, see `options.PLACES`."""
+        return self.activate(name, self.linear(name, x, width, noisy, self.style.bias, place))
 
     def end(self, x: jax.Array, hidden: str, width: int) -> jax.Array:
         """Last hidden layer(s) and output(s): `[batch, predictions * outputs]` in float32.
@@ -137,14 +152,16 @@ class Forward:
         """
         style, noisy = self.style, self.style.noise > 0
         if not style.dueling:
-            x = self.dense(hidden, x, width, noisy) if hidden else x
+            x = self.dense(hidden, x, width, noisy, "last_hidden") if hidden else x
             self.auxiliary("auxiliary", x)
-            return self.linear("output", x, style.predictions * style.outputs, noisy).astype(jnp.float32)
+            return self.linear("output", x, style.predictions * style.outputs, noisy, place="output").astype(
+                jnp.float32
+            )
 
         def end(stream: str, predictions: int) -> jax.Array:
-            last = self.dense(f"{stream}_hidden", x, width, noisy)
+            last = self.dense(f"{stream}_hidden", x, width, noisy, "last_hidden")
             self.auxiliary(f"{stream}_auxiliary", last)
-            outputs = self.linear(f"{stream}_output", last, predictions * style.outputs, noisy)
+            outputs = self.linear(f"{stream}_output", last, predictions * style.outputs, noisy, place="output")
             return outputs.astype(jnp.float32).reshape(-1, predictions, style.outputs)
 
         value, advantage = end("value", 1), end("advantage", style.predictions)
@@ -156,9 +173,13 @@ class Forward:
         if self.style.auxiliary:
             Unused(self.style.auxiliary, self.style.init, name=name)(x)
 
-    def linear(self, name: str, x: jax.Array, width: int, noisy: bool = False, bias: bool = True) -> jax.Array:
+    def linear(
+        self, name: str, x: jax.Array, width: int, noisy: bool = False, bias: bool = True, place: str = "hidden"
+    ) -> jax.Array:
         """A dense layer without a nonlinearity."""
-        return Linear(width, self.style.init, self.style.noise if noisy else 0.0, bias, name=name)(x, self.noise)
+        style = self.style
+        deviation = style.noise if noisy else 0.0
+        return Linear(width, style.init, deviation, bias, style.kernels.at(place), name=name)(x, self.noise)
 
 
 class Graph:
@@ -170,15 +191,20 @@ class Graph:
         self._outgoing: dict[str, list[Outgoing]] = {}
         self.outputs: tuple[Path, ...] = ()
         self.norms: list[Path] = []
+        self.coefficients: list[Path] = []
         self.features: tuple[str, ...] = ()
         self.auxiliary: tuple[Path, ...] = ()
-        self._stream = ""
+        #: The activation of the residual stream that the output reads.
+        self.stream = ""
 
-    def hidden(self, name: str, units: int, reads: Sequence[str], noisy: bool = False) -> None:
+    def hidden(self, name: str, units: int, reads: Sequence[str], noisy: bool = False, place: str = "hidden") -> None:
         """A hidden layer whose kernel reads the layers `reads` (one after the other; empty for the input)."""
         self.reads(name, reads, noisy)
+        self._coefficients(name)
         self._outgoing[name] = []
         bias = self.style.bias
+        noise = ((name, "noise_kernel"), (name, "noise_bias"))[: 1 + bias] if noisy else ()
+        gain = ((name, "gain"),) if self.style.kernels.at(place) == "weight_norm" else ()
         self._layers[name] = UnitLayer(
             name=name,
             units=units,
@@ -187,16 +213,30 @@ class Graph:
             norm_scale=(f"norm_{name}", "scale") if self.style.normalized else None,
             norm_bias=(f"norm_{name}", "bias") if self.style.normalization.offset else None,
             outgoing=(),
-            noise=((name, "noise_kernel"), (name, "noise_bias"))[: 1 + bias] if noisy else (),
+            noise=noise + gain,
         )
 
     def norm(self, name: str) -> None:
-        """A normalisation of `Forward.activate` that belongs to no layer of the graph."""
-        self._stream = name
+        """A normalisation and nonlinearity by `Forward.activate` that belong to no layer of the graph."""
+        self.response(name)
+        self.affine(name)
+
+    def response(self, name: str) -> None:
+        """A nonlinearity on the residual stream, by `Forward.respond`."""
+        self.stream = name
+        self._coefficients(name)
+
+    def affine(self, name: str) -> None:
+        """A normalisation that belongs to no layer of the graph."""
         if self.style.normalized:
             self.norms.append((f"norm_{name}", "scale"))
         if self.style.normalization.offset:
             self.norms.append((f"norm_{name}", "bias"))
+
+    def _coefficients(self, name: str) -> None:
+        """Those of a trained nonlinearity in `Forward.activate`."""
+        if learned := NONLINEARITIES[self.style.activation].learned:
+            self.coefficients += [(f"{learned}_{name}", "numerator"), (f"{learned}_{name}", "denominator")]
 
     def end(self, hidden: str, width: int, reads: Sequence[str]) -> None:
         """The layers of `Forward.end`."""
@@ -204,14 +244,14 @@ class Graph:
         names = [(f"{s}_hidden", f"{s}_output") for s in STREAMS] if self.style.dueling else [(hidden, "output")]
         for last, output in names:
             if last:
-                self.hidden(last, width, reads, noisy)
+                self.hidden(last, width, reads, noisy, "last_hidden")
             self.reads(output, (last,) if last else reads, noisy)
             if self.style.auxiliary:
                 heads = output.replace("output", "auxiliary")
                 self.reads(heads, (last,) if last else reads)
                 self.auxiliary += ((heads, "kernel"),)
         # Where the output reads no layer of the graph, it reads the residual stream: what was normalised last.
-        self.features = tuple(last for last, _ in names if last) or tuple(reads) or (self._stream,)
+        self.features = tuple(last for last, _ in names if last) or tuple(reads) or (self.stream,)
         self.outputs = tuple((output, "kernel") for _, output in names)
 
     def layers(self) -> tuple[UnitLayer, ...]:

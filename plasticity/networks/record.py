@@ -8,6 +8,7 @@ from typing import Any, cast
 import jax
 from flax import linen as nn
 
+from plasticity.activations import NONLINEARITIES
 from plasticity.heads import Regression
 from plasticity.network import Activation, Network
 from plasticity.networks.base import Architecture
@@ -16,7 +17,7 @@ from plasticity.networks.parts import Graph
 from plasticity.networks.target_units import in_target_units
 
 #: What modules keep beside parameters: it changes with the batches of training, not by gradients.
-COLLECTIONS = ("batch_stats",)
+COLLECTIONS = ("batch_stats", "spectral_stats")
 Outcome = tuple[jax.Array, Mapping[str, Activation]]
 
 
@@ -45,9 +46,11 @@ def record(module: nn.Module, graph: Graph, architecture: Architecture) -> Netwo
         output_kernel=graph.outputs[-1],
         other_outputs=graph.outputs[:-1],
         norms=tuple(graph.norms),
+        coefficients=tuple(graph.coefficients),
         features=graph.features,
         logits=0 if isinstance(architecture.head, Regression) else architecture.head.outputs,
         auxiliary=graph.auxiliary,
+        stochastic=NONLINEARITIES[architecture.activation].sample is not None,
     )
     network = injectable(network) if architecture.injectable else network
     # Outermost: a sum of networks is one network to the scale of the targets.

@@ -188,7 +188,7 @@ def test_layer_norm_standardises_each_example_before_the_nonlinearity():
 
 @pytest.mark.parametrize("name", NONLINEARITIES)
 def test_activations_by_hand(name):
-    (member,) = build("leaky_relu(0.25)" if name == "leaky_relu" else name, mitigations)
+    (member,) = build({"leaky_relu": "leaky_relu(0.25)", "aid": "aid(0.25)"}.get(name, name), mitigations)
     architecture = member.network(Architecture(HEADS["regression"]))
     assert architecture.activation == name
     found = NONLINEARITIES[name].apply(jnp.array([-2.0, 0.0, 3.0]), architecture.slope)
@@ -196,7 +196,12 @@ def test_activations_by_hand(name):
         "relu": [0, 0, 3],
         "leaky_relu": [-0.5, 0, 3],
         "gelu": [-0.0454023, 0, 2.9963627],
+        "swish": [-0.2384058, 0, 2.8577224],
+        "elu": [-0.8646647, 0, 3],
         "tanh": [-0.9640276, 0, 0.9950548],
+        "fourier": [-0.9092974, 0, 0.14112, -0.4161468, 1, -0.9899925],
+        "aid": [-0.5, 0, 2.25],
+        "rational": [-0.0125421, 0.0130428, 2.9871482],
         "crelu": [0, 0, 3, 2, 0, 0],
     }[name]
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)

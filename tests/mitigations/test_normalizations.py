@@ -13,7 +13,8 @@ from plasticity.mitigations import compose, mitigations
 from plasticity.mitigations.recycling import overwrite
 from plasticity.network import get_at, norm_affine_mask, set_at
 from plasticity.networks import Architecture, networks
-from plasticity.networks.normalization import EPSILON, Normalization, normalize
+from plasticity.networks.normalization import normalize
+from plasticity.networks.options import EPSILON, Normalization
 from plasticity.spec import build
 
 X = batch("regression")[0]

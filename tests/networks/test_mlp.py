@@ -16,7 +16,9 @@ from plasticity.networks import Architecture, networks
 
 WIDTH, DEPTH, OUTPUTS, BATCH = 6, 3, 4, 5
 X = np.random.default_rng(0).normal(size=(BATCH, 3, 3, 1)).astype(np.float32)
-GRID = list(itertools.product(NONLINEARITIES, ("none", "layer")))
+#: Those with coefficients of their own are tested in test_nonlinearities.
+FIXED = [name for name, phi in NONLINEARITIES.items() if not phi.learned]
+GRID = list(itertools.product(FIXED, ("none", "layer")))
 grid = pytest.mark.parametrize(("activation", "normalization"), GRID)
 
 
@@ -41,7 +43,11 @@ def phi(name, z):
         "leaky_relu": lambda: np.where(z > 0, z, 0.2 * z),
         # Within 1e-3 of the tanh form that is used.
         "gelu": lambda: z * (1 + erf(z / 2**0.5)) / 2,
+        "swish": lambda: z / (1 + np.exp(-z)),
+        "elu": lambda: np.where(z > 0, z, np.expm1(np.minimum(z, 0))),
         "tanh": lambda: np.tanh(z),
+        "fourier": lambda: np.concatenate([np.sin(z), np.cos(z)], -1),
+        "aid": lambda: np.where(z > 0, 0.8 * z, 0.2 * z),
         "crelu": lambda: np.concatenate([np.maximum(z, 0), np.maximum(-z, 0)], -1),
     }[name]()
 
