@@ -320,4 +320,5 @@ def test_the_options_of_an_architecture_are_all_tried_here():
     assert names == {
         *("head", "normalization", "activation", "slope", "predictions", "dueling", "noise"),
         *("block", "injectable"),  # test_blocks.py, test_injection.py
+        *("auxiliary", "normalized_by"),  # test_auxiliary.py, mitigations/test_popart.py
     }
