@@ -13,6 +13,8 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from plasticity.networks.linear import matmul
+
 Form = Literal["auto", "lax", "matmul"]
 
 
@@ -43,7 +45,10 @@ def _matmul_form(x: jax.Array, kernel: jax.Array, stride: int, padding: str) -> 
     shifted = [x[:, i : i + rows, j : j + columns] for i in range(taps) for j in range(taps)]
     patches = shifted[0] if len(shifted) == 1 else jnp.concatenate(shifted, axis=-1)
     weights = kernel.reshape(taps, stride, taps, stride, channels, features).transpose(0, 2, 1, 3, 4, 5)
-    return patches @ weights.reshape(-1, features)
+    weights = weights.reshape(-1, features)
+    # With the gradient in the kernel's own layout, as for dense layers: a quarter of the time of a training step.
+    y = matmul(patches.reshape(-1, weights.shape[0]), weights)
+    return y.reshape(*patches.shape[:-1], features)
 
 
 def _extent(n: int, size: int, stride: int, padding: str) -> tuple[int, int]:
