@@ -51,7 +51,9 @@ LARGE = Workload(512, 128)
 class Training:
     """A group of `lanes` runs of random-label memorisation, compiled; calling it trains all of them for one task."""
 
-    def __init__(self, work: Workload, lanes: int, steps: int = 400, points: str = "off") -> None:
+    def __init__(
+        self, work: Workload, lanes: int, steps: int = 400, points: str = "off", mitigations: str = "none"
+    ) -> None:
         from sweeps import program
         from sweeps.grouping import groups_of
         from sweeps.run import Run
@@ -63,7 +65,7 @@ class Training:
         measure = Measure(points=points, ranks_every=0 if points == "off" else 1)
         task = f"label_reset(steps={steps}, num_tasks=1000, batch_size={work.batch}, pool={work.pool})"
         network = f"mlp({work.width}, {work.depth})"
-        runs = [Run.of(task, network, seed=seed, measure=measure) for seed in range(lanes)]
+        runs = [Run.of(task, network, mitigation=mitigations, seed=seed, measure=measure) for seed in range(lanes)]
         (self.group,) = groups_of(runs, lanes)
         self.updates = lanes * steps
         self.data = for_task(self.group.first.task)

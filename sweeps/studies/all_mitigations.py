@@ -1,0 +1,171 @@
+"""Every registered mitigation, alone and with layer norm, on random-label reset and on growing targets.
+
+    python -m sweeps run all_mitigations --executor processes && python -m analysis report runs/all_mitigations-laptop
+
+The list is not written down here: whatever is in `plasticity/mitigations` takes part on each task on which it can
+stand, so a new mitigation is compared with all others by running the study again (finished runs are kept). The report
+ranks them with intervals; its section "Mechanisms and cost" has online and end-of-task scores, the cost of an update,
+and what each did to dead and linearised units, norm and rank.
+
+What is ours: strengths and periods. A laptop run has some thousand updates, where the sources have hundreds of
+thousands to millions; `TUNED` has the strengths that are not the source's defaults, chosen for that size from a few
+values on seeds that are not reported, or scaled with the length of a task. None is tuned as its authors would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from plasticity import spec
+from plasticity.claims import AllOf, Claim, Contrast, Outcome
+from plasticity.errors import UserError
+from plasticity.mitigations import compose
+from plasticity.mitigations.base import mitigations
+from plasticity.networks.base import Architecture
+from sweeps.grid import Grid
+from sweeps.studies.factorial import FRESH, NORM, SOURCE, TASKS, together
+from sweeps.study import Scale, Study
+from tasks.base import tasks
+from tasks.data import for_task
+from tasks.train import base_head
+
+#: At this size, in place of the defaults. Periods are in updates: a task has 300.
+TUNED: dict[str, str] = {
+    "l2": "l2(5e-3)",
+    "redo": "redo(every=100)",
+}
+#: Not compared: `relu` is the network's own nonlinearity, the fresh network is the reference.
+LEFT_OUT = ("relu", FRESH)
+MARGIN = 0.05
+
+
+def member(name: str) -> str:
+    """The spec text with which a mitigation takes part."""
+    return TUNED.get(name, name)
+
+
+def fits(task_text: str, *members: str) -> bool:
+    """Whether these mitigations can stand together on a task."""
+    task = spec.build_one(task_text, tasks)
+    try:
+        built = compose.canonical(spec.build("+".join(members), mitigations))
+        compose.check_needs(built, "a stream of tasks", missing=["following"])
+        compose.architecture(built, Architecture(base_head(task.problem(for_task(task)))))
+    except UserError:
+        return False
+    return True
+
+
+def arms(task_text: str, names: list[str]) -> Iterator[str]:
+    """The combinations on a task: none, each alone, each with layer norm, and the fresh network."""
+    yield "none"
+    for name in names:
+        for members in ((member(name),), (NORM, member(name))):
+            # What is a normalisation itself stands in the place of layer norm, not beside it.
+            if (name != NORM or len(members) == 1) and fits(task_text, *members):
+                yield spec.to_text(compose.canonical(spec.build("+".join(members), mitigations)))
+    yield FRESH
+
+
+@dataclass(frozen=True)
+class Design:
+    """The study at one scale. labels, targets: spec texts of the two tasks. late: tasks that count as late.
+
+    names: mitigations that take part; empty for all.
+    """
+
+    labels: str
+    targets: str
+    network: str
+    optimizer: str
+    seeds: int
+    late: int
+    names: tuple[str, ...] = ()
+
+    @property
+    def tasks(self) -> dict[str, str]:
+        return {"label_reset": self.labels, "target_drift": self.targets}
+
+    def grid(self) -> Grid:
+        names = [name for name in mitigations.members() if name not in LEFT_OUT and name in (self.names or [name])]
+        first, second = (
+            Grid({key: text}, tuple(dict.fromkeys(arms(text, names))), (self.network,), (self.optimizer,), self.seeds)
+            for key, text in self.tasks.items()
+        )
+        return first + second
+
+    def claims(self) -> tuple[Claim, ...]:
+        """C10, of every single mitigation: none is ahead of layer norm with L2 by more than a margin on labels."""
+        pair = together(NORM, member("l2"))
+
+        def ahead(name: str) -> Contrast:
+            alone = spec.to_text(spec.build(member(name), mitigations))
+            terms = (
+                (1.0, Outcome("label_reset", alone, last=self.late)),
+                (-1.0, Outcome("label_reset", pair, last=self.late)),
+            )
+            words = f"{TASKS['label_reset']}: {name} alone minus layer norm + L2, late tasks"
+            return Contrast(words, terms, "less", MARGIN)
+
+        names = [n for n in mitigations.members() if n not in LEFT_OUT and n in (self.names or [n])]
+        parts = tuple(ahead(name) for name in names if fits(self.labels, member(name)))
+        statement = f"No single mitigation is ahead of layer norm with L2 by more than {MARGIN}."
+        return (Claim("C10 (all)", statement, SOURCE, AllOf(parts)),)
+
+    def scale(self, cost: str) -> Scale:
+        return Scale(self.grid(), cost, self.claims())
+
+
+def smoke() -> Scale:
+    """A few members of each kind: for CI, where compiling all of them would take too long."""
+    small = "steps=20, num_tasks=3, examples_used=100, batch_size=20, pool=4"
+    return Design(
+        labels=f"label_reset({small})",
+        targets=f"target_drift({small}, offset=16, scale=1)",
+        network="mlp(16)",
+        optimizer="adam(1e-3)",
+        seeds=3,
+        late=1,
+        names=("l2", NORM, "redo", "two_hot", "shrink_perturb"),
+    ).scale("about a minute, nearly all of it compilation; its verdicts mean nothing")
+
+
+def laptop() -> Scale:
+    small = "steps=300, examples_used=1000, pool=2"
+    return Design(
+        labels=f"label_reset({small}, num_tasks=12)",
+        targets=f"target_drift({small}, num_tasks=12, offset=16, scale=0.1, frequency=1)",
+        network="mlp(100)",
+        optimizer="adam(1e-3)",
+        seeds=4,
+        late=3,
+    ).scale("to be measured")
+
+
+def gpu() -> Scale:
+    large = "steps=20000, num_tasks=20, examples_used=10000, batch_size=256"
+    return Design(
+        labels=f"label_reset({large})",
+        targets=f"target_drift({large}, offset=16, scale=1)",
+        network="mlp(512)",
+        optimizer="adam(3e-4)",
+        seeds=10,
+        late=4,
+    ).scale("400,000 updates a run, for a GPU; not run by us; strengths are those of the laptop scale")
+
+
+STUDY = Study(
+    name="all_mitigations",
+    title="What does each mitigation do, alone and beside layer norm?",
+    description=(
+        "Every mitigation of the suite that can stand on the task, alone and with layer norm, on fresh random labels "
+        "at every switch and on regression targets that grow in mean and scale. The fresh network is re-initialised at "
+        "every switch. Strengths are the sources' defaults or scaled to runs of this size; none is tuned as its "
+        "authors would."
+    ),
+    scales={"smoke": smoke, "laptop": laptop, "gpu": gpu},
+    task_labels=TASKS,
+    factors={NORM: "layer norm"},
+    reference=FRESH,
+)
