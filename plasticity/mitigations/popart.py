@@ -29,14 +29,17 @@ class Statistics(NamedTuple):
 
 
 def output_paths(params: Params, network: Network) -> tuple[Path, Path]:
-    """Kernel and bias of the output layer. Raises `UserError` if there is no such bias."""
-    kernel = network.output_kernel
-    bias = (*kernel[:-1], "bias")
+    """What the output layer's weights are proportional to (its kernel, or its gains under weight normalisation), and
+    its bias. Raises `UserError` if there is no such bias."""
+    kernel, where = network.output_kernel, network.output_kernel[:-1]
     try:
-        get_at(params, bias)
+        layer = get_at(params, where)
     except KeyError:
-        raise UserError(f"popart needs an output layer with a bias: there is no parameter {'/'.join(bias)}") from None
-    return kernel, bias
+        layer = {}
+    if "bias" not in layer:
+        path = "/".join((*where, "bias"))
+        raise UserError(f"popart needs an output layer with a bias: there is no parameter {path}")
+    return (*where, "gain") if "gain" in layer else kernel, (*where, "bias")
 
 
 @mitigations.register("popart")
@@ -72,6 +75,11 @@ class PopArt(Mitigation):
             raise UserError(f"{self.name} needs a regression task: it normalises targets that are numbers")
         if architecture.predictions > 1:
             raise UserError(f"{self.name} needs one prediction an example, got {architecture.predictions}")
+        if self.preserve and architecture.kernels.at("output") == "spectral_norm":
+            raise UserError(
+                f"{self.name} and spectral_norm cannot be combined: an output layer that is divided by its own norm "
+                "cannot be rescaled; use spectral_norm(layers=hidden) or popart(preserve=false)"
+            )
         return replace(architecture, normalized_by=self.name)
 
     def memory(self, variables: Mapping[str, Any], network: Network) -> Statistics:
@@ -97,13 +105,13 @@ class PopArt(Mitigation):
         learner = remembering(learner, self.name, new)
         if not self.preserve:
             return learner
-        kernel, bias = output_paths(learner.variables["params"], context.network)
+        size, bias = output_paths(learner.variables["params"], context.network)
         first = old.mass == 0
         scale = jnp.where(first, 1.0, old.units.deviation / new.units.deviation)
         shift = jnp.where(first, 0.0, (old.units.mean - new.units.mean) / new.units.deviation)
 
         def rescaled(params: Params, shift: Any) -> Params:
-            params = set_at(params, kernel, get_at(params, kernel) * scale)
+            params = set_at(params, size, get_at(params, size) * scale)
             return set_at(params, bias, get_at(params, bias) * scale + shift)
 
         variables = {**learner.variables, "params": rescaled(learner.variables["params"], shift)}

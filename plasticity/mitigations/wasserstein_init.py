@@ -36,4 +36,5 @@ class WassersteinInit(Mitigation):
             return 0.0 if affine else jnp.sum(jnp.square(jnp.sort(p, axis=None) - jnp.sort(p0, axis=None)))
 
         affine = norm_affine_mask(params, context.network)
-        return self.strength * sum(jax.tree.leaves(jax.tree.map(distance, params, context.initial_params, affine)))
+        distances = jax.tree.leaves(jax.tree.map(distance, params, context.initial_params, affine))
+        return self.strength * sum(distances, jnp.zeros(()))

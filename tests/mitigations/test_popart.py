@@ -12,9 +12,10 @@ from plasticity.errors import UserError
 from plasticity.mitigations import Context, Learner, compose, mitigations
 from plasticity.mitigations.popart import Statistics
 from plasticity.network import Network
-from plasticity.networks import Architecture
+from plasticity.networks import Architecture, networks
+from plasticity.networks.options import Kernels
 from plasticity.networks.target_units import TargetUnits
-from plasticity.spec import build
+from plasticity.spec import build, build_one
 
 X, _ = batch("regression")
 
@@ -75,6 +76,20 @@ def test_predictions_are_preserved_when_the_statistics_move(spec):
     moved = after(members, network, variables, [30.0, 90.0])
     assert float(moved["memory"]["popart"].units.deviation) > 5
     np.testing.assert_allclose(network.apply(moved, X)[0], before, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("kind", ["weight_norm", "spectral_norm"])
+def test_predictions_are_preserved_under_weight_normalisation_and_not_under_spectral(kind):
+    member, architecture = one("popart(0.25)"), Architecture(HEADS["regression"], kernels=Kernels(kind))
+    if kind == "spectral_norm":
+        with pytest.raises(UserError, match="popart and spectral_norm cannot be combined: "):
+            member.network(architecture)
+        architecture = replace(architecture, kernels=Kernels(kind, "hidden"))
+    network = build_one("mlp(8)", networks).build(member.network(architecture))
+    variables = compose.initial([member], network, jax.random.key(0), X)
+    variables = after([member], network, variables, [3.0, 5.0])
+    moved = after([member], network, variables, [30.0, 90.0])
+    np.testing.assert_allclose(network.apply(moved, X)[0], network.apply(variables, X)[0], rtol=2e-5, atol=2e-5)
 
 
 def test_without_preserving_the_output_layer_stays_and_predictions_move():
