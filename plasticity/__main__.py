@@ -63,10 +63,11 @@ def describe(name: tyro.conf.Positional[str]) -> None:
     """
     from plasticity.describe import describe_config, describe_diagnostic, describe_effects, describe_standalone
     from plasticity.diagnostics import diagnostics, standalones
+    from plasticity.diagnostics.standalone import recorders
 
     console = Console(highlight=False)
     configs = families().values()
-    measures, alone = diagnostics(), standalones()
+    measures, alone = diagnostics(), {**recorders(), **standalones()}
     known = {key for family in configs for key in family.members()} | set(measures) | set(alone)
     if name not in known:
         raise unknown("name", name, known)

@@ -123,6 +123,11 @@ def describe_standalone(console: Console, member: Standalone) -> None:
     low, high = (format_number(bound) for bound in member.range)
     console.print(f"\nunit: {escape(member.unit)}; range: {low} to {high}")
     console.print(f"cost: {escape(member.cost)}")
+    if member.records:
+        table = _table("recorded", "name", "unit")
+        for name, unit in member.records.items():
+            table.add_row(name, escape(unit))
+        console.print(table)
     _reference(console, member.reference)
 
 

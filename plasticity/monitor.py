@@ -28,7 +28,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from plasticity.diagnostics import diagnose, diagnostics, standalones, unit_of
+from plasticity.diagnostics import diagnose, unit_of
+from plasticity.diagnostics import get as diagnostic
 from plasticity.diagnostics.base import Unmet
 from plasticity.diagnostics.rank import paths, warn_if_capped
 from plasticity.diagnostics.sets import CHEAP, RANKS
@@ -244,7 +245,7 @@ def _names(choose: Iterable[str] | None) -> tuple[str, ...] | None:
         return None
     names = tuple([choose] if isinstance(choose, str) else choose)
     for name in names:
-        unit_of(name)
+        diagnostic(name)
     return names
 
 
@@ -252,8 +253,9 @@ def _unit(name: str) -> str:
     """The unit of a value or diagnostic, of either kind; empty for a name that nobody has stated one for."""
     if name in UNITS:
         return UNITS[name]
-    known = diagnostics().get(name) or standalones().get(name)
-    return known.unit if known else ""
+    with contextlib.suppress(UserError):
+        return unit_of(name)
+    return ""
 
 
 def _number(name: str, value: Any) -> float:

@@ -193,6 +193,7 @@ def run_chunk(
     def finish(state: RunState) -> dict[str, jax.Array]:
         variables, current = state.learner.variables, state.stream.current
         batch = task.examples(current, jnp.arange(min(EVALUATED, data.labels.shape[0])), data)
+        measured = task.examples(current, reference, data)
         outputs, _, _ = network.apply(variables, batch.x)
         online = state.total / task.steps
         return {
@@ -200,14 +201,17 @@ def run_chunk(
             "online_score": online[1],
             "end_loss": jnp.mean(head.loss(outputs, batch.y)),
             "end_score": head.score(head.predict(outputs), batch.y),
-            **measure.ranks(setting, variables, task.examples(current, reference, data).x, index),
+            **measure.ranks(setting, variables, measured.x, index),
             **measure.probe(
                 setting,
                 method.optimizer,
                 named(stream(seed, "probe"), "trainability"),
                 variables,
-                task.examples(current, reference, data).x,
+                measured.x,
                 index,
+            ),
+            **measure.curvature(
+                setting, head, named(stream(seed, "probe"), "curvature"), variables, measured.x, measured.y, index
             ),
         }
 

@@ -31,6 +31,7 @@ from plasticity.curvature.kernel import (
 from plasticity.curvature.lanczos import Density, Spectrum, moment, spectral_density, spectrum
 from plasticity.curvature.ntk import gradient_cosine, gradient_gram, tangent_kernel
 from plasticity.curvature.operators import Operator, gauss_newton, hessian
+from plasticity.curvature.readings import readings
 from plasticity.curvature.trace import Trace, hutchinson_diagonal, hutchinson_trace
 
 __all__ = [
@@ -60,6 +61,7 @@ __all__ = [
     "largest_eigenvalues",
     "moment",
     "negative_curvature_share",
+    "readings",
     "spectral_density",
     "spectrum",
     "tangent_kernel",

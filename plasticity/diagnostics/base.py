@@ -229,9 +229,9 @@ def get(name: str) -> Diagnostic:
     """The diagnostic called `name`; a `UserError` with the nearest match if there is none."""
     members = diagnostics()
     if name not in members:
-        from plasticity.diagnostics.standalone import standalones
+        from plasticity.diagnostics.standalone import recorders, standalones
 
-        others = standalones()
+        others = {**recorders(), **standalones()}
         if name in others:
             raise UserError(f"diagnostic {name!r} is called on its own, as {others[name].address}, not by diagnose")
         raise unknown("diagnostic", name, {*members, *others})
@@ -239,8 +239,14 @@ def get(name: str) -> Diagnostic:
 
 
 def unit_of(key: str) -> str:
-    """The unit of a key of `diagnose`'s result, `name` or `name/layer`."""
-    return get(key.partition("/")[0]).unit
+    """The unit of a recorded number: a key of `diagnose`'s result, `name` or `name/layer`, or of a standalone's."""
+    name = key.partition("/")[0]
+    if name not in diagnostics():
+        from plasticity.diagnostics.standalone import get as other
+
+        member = other(name)
+        return member.records.get(name, member.unit)
+    return get(name).unit
 
 
 def thresholds_of(key: str, **thresholds: Any) -> dict[str, Any]:

@@ -12,8 +12,8 @@ import importlib
 import inspect
 import pkgutil
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from plasticity.diagnostics import base
@@ -29,7 +29,8 @@ HOMES = ("plasticity.curvature", "plasticity.probes")
 class Standalone:
     """name: as it is listed and, in records, written. unit: of the value. range: lowest and highest value.
 
-    cost: in words, time and memory. reference: author, year, identifier. function: the diagnostic itself.
+    cost: in words, time and memory. reference: author, year, identifier. function: the diagnostic itself. records: for
+    a function that gives several numbers in a mapping, to be recorded: their names with their units.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Standalone:
     cost: str
     reference: str
     function: Callable[..., Any]
+    records: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def summary(self) -> str:
@@ -79,8 +81,16 @@ _members: dict[str, Standalone] = {}
 _discovered = False
 
 
-def standalone(*, name: str, unit: str, range: tuple[float, float], cost: str, reference: str) -> Callable[[F], F]:
-    """Decorator: register a function with a signature of its own under `name`.
+def standalone(
+    *,
+    name: str,
+    unit: str,
+    range: tuple[float, float],
+    cost: str,
+    reference: str,
+    records: Mapping[str, str] | None = None,
+) -> Callable[[F], F]:
+    """Decorator: register a function with a signature of its own under `name`, and the names that it `records`.
 
     Raises TypeError on a name that another function or a diagnostic of `diagnose` has, a name with `/`, and a missing
     docstring.
@@ -94,9 +104,10 @@ def standalone(*, name: str, unit: str, range: tuple[float, float], cost: str, r
         known = _members.get(name)
         if known is not None and _where(known.function) != _where(function):
             raise TypeError(f"diagnostic {name!r} is registered twice: {known.function} and {function}")
-        if name in base._members:
-            raise TypeError(f"diagnostic {name!r} is registered twice: {base._members[name].compute} and {function}")
-        _members[name] = Standalone(name, unit, range, cost, reference, function)
+        if taken := base._members.keys() & {name, *(records or {})}:
+            first = min(taken)
+            raise TypeError(f"diagnostic {first!r} is registered twice: {base._members[first].compute} and {function}")
+        _members[name] = Standalone(name, unit, range, cost, reference, function, records or {})
         return function
 
     return decorate
@@ -120,9 +131,14 @@ def standalones() -> dict[str, Standalone]:
     return dict(sorted(_members.items()))
 
 
+def recorders() -> dict[str, Standalone]:
+    """The diagnostic that records each name, for all names that are recorded and are not a diagnostic's own."""
+    return {name: member for member in standalones().values() for name in member.records}
+
+
 def get(name: str) -> Standalone:
-    """The diagnostic called `name`; a `UserError` with the nearest match, of either kind, if there is none."""
-    members = standalones()
+    """The diagnostic called `name`, or that records it; a `UserError` with the nearest match, of either kind."""
+    members = {**recorders(), **standalones()}
     if name not in members:
         raise unknown("diagnostic", name, {*members, *base.diagnostics()})
     return members[name]

@@ -104,6 +104,12 @@ def interval_quantile(state: FiringAges, quantile: Any = 0.98) -> Float[Array, "
     range=(0, float("inf")),
     cost="elementwise, an update; memory 4 bytes x units x bins",
     reference="Farias & Jozefiak 2024, arXiv:2410.20098",
+    records={
+        "firing_age_mean": "updates",
+        "firing_age_max": "updates",
+        "never_fired_units": "share of units",
+        "firing_interval_mean": "updates",
+    },
 )
 def age_readings(state: FiringAges) -> dict[str, Scalar]:
     """Scalars of a tracker of inter-firing ages: the mean and the largest age, silent units, the mean interval.
@@ -182,6 +188,12 @@ def reset_utility(state: Utility, mask: Bool[Array, " units"]) -> Utility:
     range=(0, float("inf")),
     cost="elementwise, an update; memory 8 bytes x units",
     reference="Dohare et al. 2024, doi:10.1038/s41586-024-07711-7",
+    records={
+        "cbp_utility_mean": "activation x weight",
+        "cbp_utility_min": "activation x weight",
+        "cbp_utility_max": "activation x weight",
+        "unit_age_mean": "updates",
+    },
 )
 def utility_readings(state: Utility, decay: Any = 0.99) -> dict[str, Scalar]:
     """Scalars of a tracker of utilities: their mean, smallest and largest over units, corrected, and the mean age.

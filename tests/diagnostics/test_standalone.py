@@ -5,7 +5,7 @@ import math
 import pytest
 
 from plasticity.__main__ import main
-from plasticity.diagnostics import base, diagnose, diagnostics, standalones
+from plasticity.diagnostics import base, diagnose, diagnostics, standalones, unit_of
 from plasticity.diagnostics import standalone as module
 from plasticity.diagnostics.standalone import standalone
 from plasticity.errors import UserError
@@ -84,6 +84,28 @@ def test_command_line_lists_and_describes(registry, capsys, monkeypatch):
     assert "reference: Nobody 2000" in shown
     assert main(["describe", "mesured"]) == 2
     assert "Did you mean 'measured'?" in capsys.readouterr().err
+
+
+def test_names_that_one_records_have_a_unit_and_lead_to_it(registry, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    standalone(name="measured", **STATED, records={"measured_mean": "metres", "measured_max": "miles"})(measured)
+    assert [unit_of(name) for name in ("measured_mean", "measured_max", "measured", "srank/h")] == [
+        "metres",
+        "miles",
+        "u",
+        "directions",
+    ]
+    assert registry.get("measured_max").name == "measured"
+    assert main(["describe", "measured_max"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert shown.startswith("measured (diagnostic, called on its own)")
+    assert "measured_mean metres measured_max miles" in shown
+    with pytest.raises(UserError, match="'measured_max' is called on its own"):
+        diagnose(choose=["measured_max"])
+    with pytest.raises(UserError, match="Did you mean 'measured_max'"):
+        unit_of("measured_maxx")
+    with pytest.raises(TypeError, match="'srank' is registered twice"):
+        standalone(name="other", **STATED, records={"srank": "directions"})(measured)
 
 
 def test_unknown_names_are_matched_with_both_kinds(registry):
