@@ -8,7 +8,8 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
-from collections.abc import Collection, Iterable
+import sys
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -103,7 +104,7 @@ def describe_config(
 
 
 def describe_diagnostic(console: Console, diagnostic: Diagnostic) -> None:
-    """Print a diagnostic: its docstring, thresholds, unit, range, needs and reference."""
+    """Print a diagnostic: its docstring, thresholds, unit, range, needs and reference, and its module's docstring."""
     _head(console, diagnostic.name, "diagnostic", diagnostic.compute.__doc__)
     low, high = (format_number(bound) for bound in diagnostic.range)
     console.print(f"\nunit: {escape(diagnostic.unit)}; range: {low} to {high}")
@@ -114,10 +115,11 @@ def describe_diagnostic(console: Console, diagnostic: Diagnostic) -> None:
             table.add_row(name, _value(default))
         console.print(table)
     _reference(console, diagnostic.reference)
+    _family(console, diagnostic.compute)
 
 
 def describe_standalone(console: Console, member: Standalone) -> None:
-    """Print a diagnostic that is called on its own: its signature, docstring, unit, range, cost and reference."""
+    """Print a diagnostic that is called on its own: docstring, signature, unit, range, cost, reference, its module."""
     _head(console, member.name, "diagnostic, called on its own", member.function.__doc__)
     console.print(f"\n{escape(member.signature)}")
     low, high = (format_number(bound) for bound in member.range)
@@ -129,11 +131,22 @@ def describe_standalone(console: Console, member: Standalone) -> None:
             table.add_row(name, escape(unit))
         console.print(table)
     _reference(console, member.reference)
+    _family(console, member.function)
 
 
 def _head(console: Console, name: str, what: str, docstring: str | None) -> None:
     console.print(f"[bold]{escape(name)}[/bold] ({escape(what)})\n")
     console.print(escape(_paragraphs(docstring or "")))
+
+
+def _family(console: Console, function: Callable[..., Any]) -> None:
+    """The docstring of a diagnostic's module: formulas, what is degenerate, cost, and names that collide."""
+    module = sys.modules[function.__module__]
+    console.print(f"\n[dim]{module.__name__}[/dim]")
+    for block in inspect.cleandoc(module.__doc__ or "").split("\n\n"):
+        # Indented blocks are tables of formulas and code, to be left as they are.
+        indented = block.startswith(" ")
+        console.print("\n" + escape(block if indented else _paragraphs(block)), soft_wrap=indented)
 
 
 def _reference(console: Console, reference: str) -> None:

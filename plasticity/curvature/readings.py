@@ -3,7 +3,11 @@
     found = jax.jit(lambda params, x, y, key: curvature.readings(loss, model, params, x, y, key))(params, x, y, key)
     monitor.record(step, **found)
 
-It puts together what the modules beside it measure; each number is theirs, with their definitions and caveats.
+It puts together what the modules beside it measure; each number is theirs, with their formulas and caveats: outermost
+eigenvalues and effective rank in `eigenvalues`, the trace in `trace`, kernels and cosines in `ntk` and `kernel`.
+
+References: curvature and gradient cosines as plasticity is lost: Lyle et al. 2023 (arXiv:2303.01486), Lewandowski et
+al. 2023 (arXiv:2312.00246); kernels: Lyle et al. 2024 (arXiv:2402.18762). Names collide: see each of those modules.
 """
 
 from __future__ import annotations

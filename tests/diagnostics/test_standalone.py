@@ -1,6 +1,9 @@
 """The registry of diagnostics that are called on their own, and how the command line shows them."""
 
+import inspect
 import math
+import re
+from pathlib import Path
 
 import pytest
 
@@ -106,6 +109,35 @@ def test_names_that_one_records_have_a_unit_and_lead_to_it(registry, capsys, mon
         unit_of("measured_maxx")
     with pytest.raises(TypeError, match="'srank' is registered twice"):
         standalone(name="other", **STATED, records={"srank": "directions"})(measured)
+
+
+@pytest.mark.parametrize("name", [*diagnostics(), *standalones()])
+def test_every_family_states_its_formulas(name):
+    member = {**diagnostics(), **standalones()}[name]
+    module = inspect.getmodule(getattr(member, "compute", None) or member.function)
+    assert len(module.__doc__) > 200
+    assert "arXiv" in module.__doc__ or "doi" in module.__doc__ or "Reference" in module.__doc__
+
+
+def test_the_table_of_names_that_collide_is_of_names_that_exist():
+    text = (Path(base.__file__).parent / "README.md").read_text()
+    table = text.partition("## The same name")[2].partition("## Add one")[0]
+    first = re.findall(r"^\| (`[^|]*`)[^|]* \|", table, re.MULTILINE)
+    assert len(first) > 30
+    assert set(re.findall(r"`(\w+)`", " ".join(first))) <= {*diagnostics(), *standalones()}
+
+
+def test_describe_shows_the_formulas_of_the_family_as_they_are_written(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    assert main(["describe", "srank"]) == 0
+    shown = capsys.readouterr().out
+    formula = "    srank           min k with sum_{i<=k} s_i / sum_i s_i >= 1 - delta"
+    assert formula in shown
+    assert "Names collide" in " ".join(shown.split())
+    assert "reference: Kumar et al. 2021, arXiv:2010.14498" in shown
+    assert "\n    effective rank" in shown  # rows of a table stay apart
+    assert main(["describe", "tangent_kernel"]) == 0
+    assert "    tangent kernel     K_ij = sum over outputs o" in capsys.readouterr().out
 
 
 def test_unknown_names_are_matched_with_both_kinds(registry):
