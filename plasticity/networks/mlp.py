@@ -14,6 +14,7 @@ from flax import linen as nn
 
 from plasticity.config import static
 from plasticity.network import Network
+from plasticity.networks import blocks
 from plasticity.networks.base import Architecture, NetworkConfig, networks
 from plasticity.networks.parts import Forward, Graph, Style
 from plasticity.networks.record import record
@@ -35,12 +36,14 @@ class _Module(nn.Module):
 
 @networks.register("mlp")
 class MLP(NetworkConfig):
-    """Multilayer perceptron on flattened inputs."""
+    """Multilayer perceptron on flattened inputs; with `simba` and the like, `depth` blocks on a stream of `width`."""
 
     width: int = static(128, ge=1, positional=True, unit="units", help="hidden units a layer")
     depth: int = static(2, ge=1, positional=True, unit="layers", help="hidden layers")
 
     def build(self, architecture: Architecture) -> Network:
+        if architecture.block is not None:
+            return blocks.build(self.width, self.depth, architecture)
         style = Style.of(architecture)
         graph = Graph(style)
         for i in range(self.depth - 1):

@@ -51,6 +51,11 @@ class Style:
     @classmethod
     def of(cls, architecture: Architecture, **own: Any) -> Style:
         a = architecture
+        if a.block is not None:
+            raise UserError(
+                f"{a.block.kind} puts blocks in the place of the hidden layers of a multilayer perceptron; "
+                "allowed is the network mlp"
+            )
         return cls(
             Normalization.of(a.normalization),
             a.activation,
@@ -197,14 +202,25 @@ class Graph:
         #: The activation of the residual stream that the output reads.
         self.stream = ""
 
-    def hidden(self, name: str, units: int, reads: Sequence[str], noisy: bool = False, place: str = "hidden") -> None:
-        """A hidden layer whose kernel reads the layers `reads` (one after the other; empty for the input)."""
+    def hidden(
+        self,
+        name: str,
+        units: int,
+        reads: Sequence[str],
+        noisy: bool = False,
+        place: str = "hidden",
+        gain: bool = False,
+    ) -> None:
+        """A hidden layer whose kernel reads the layers `reads` (one after the other; empty for the input).
+
+        gain: it has one, as a kernel with weight normalisation has.
+        """
         self.reads(name, reads, noisy)
         self._coefficients(name)
         self._outgoing[name] = []
         bias = self.style.bias
         noise = ((name, "noise_kernel"), (name, "noise_bias"))[: 1 + bias] if noisy else ()
-        gain = ((name, "gain"),) if self.style.kernels.at(place) == "weight_norm" else ()
+        gains = ((name, "gain"),) if gain or self.style.kernels.at(place) == "weight_norm" else ()
         self._layers[name] = UnitLayer(
             name=name,
             units=units,
@@ -213,7 +229,7 @@ class Graph:
             norm_scale=(f"norm_{name}", "scale") if self.style.normalized else None,
             norm_bias=(f"norm_{name}", "bias") if self.style.normalization.offset else None,
             outgoing=(),
-            noise=noise + gain,
+            noise=noise + gains,
         )
 
     def norm(self, name: str) -> None:
