@@ -5,11 +5,15 @@ A head owns the number of outputs, `loss(outputs, y) -> [batch]`, `predict(outpu
 `max(0, R^2)`, with R^2 = 1 - mean squared error / variance of the targets: 0 is no better than predicting the mean of
 the current targets, 1 is a perfect fit, and the scale of the targets cancels, so that growing targets can be
 compared over time.
+
+smoothing: share of a code's weight that is spread evenly over all classes or bins (label smoothing, Szegedy et al.
+2016, arXiv:1512.00567): (1 - smoothing) code + smoothing / outputs. It may be traced; with 0 every number is that of
+the plain head.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -17,14 +21,24 @@ import jax.numpy as jnp
 import optax
 
 
+def _nothing(strength: Any) -> bool:
+    """Whether a strength is known to be zero when a program is made, which then need not have it."""
+    return isinstance(strength, int | float) and strength == 0
+
+
 @dataclass(frozen=True)
 class Softmax:
     """Cross-entropy over `outputs` classes; `y` holds int class labels. Loss in nats."""
 
     outputs: int
+    smoothing: Any = 0.0
 
     def loss(self, outputs: jax.Array, y: jax.Array) -> jax.Array:
-        return optax.softmax_cross_entropy_with_integer_labels(outputs, y)
+        plain = optax.softmax_cross_entropy_with_integer_labels(outputs, y)
+        if _nothing(self.smoothing):
+            return plain
+        even = -jnp.mean(jax.nn.log_softmax(outputs), axis=-1)
+        return (1 - self.smoothing) * plain + self.smoothing * even
 
     def predict(self, outputs: jax.Array) -> jax.Array:
         return jnp.argmax(outputs, axis=-1)
@@ -62,6 +76,7 @@ class _Binned:
     outputs: int
     low: Any
     high: Any
+    smoothing: Any = field(default=0.0, kw_only=True)
 
     @property
     def width(self) -> Any:
@@ -76,13 +91,19 @@ class _Binned:
         """Targets `[...]` to codes `[..., outputs]`, rows summing to 1."""
         raise NotImplementedError
 
+    def smoothed(self, code: jax.Array) -> jax.Array:
+        """The code that is trained on. Its mean is `smoothing` of the way from the target to the support's middle."""
+        if _nothing(self.smoothing):
+            return code
+        return (1 - self.smoothing) * code + self.smoothing / self.outputs
+
     def divergence(self, outputs: jax.Array, code: jax.Array) -> jax.Array:
         """Kullback-Leibler divergence of the predicted distribution from `code`, in nats."""
         entropy = -jnp.sum(jax.scipy.special.xlogy(code, code), axis=-1)
         return optax.softmax_cross_entropy(outputs, code) - entropy
 
     def loss(self, outputs: jax.Array, y: jax.Array) -> jax.Array:
-        return self.divergence(outputs, self.encode(y))
+        return self.divergence(outputs, self.smoothed(self.encode(y)))
 
     def predict(self, outputs: jax.Array) -> jax.Array:
         return jax.nn.softmax(outputs) @ self.centres()

@@ -2,7 +2,8 @@
 
 Stages, first to last:
 
-    block, activation, normalization, kernel, head, targets   hook `network`, one member a stage
+    block, activation, normalization, initialization, kernel, head, targets
+                                                     hook `network`, one member a stage
     base                                             hook `base`, one member
     penalty                                          hook `penalty`, summed
     gradient                                         hook `gradient`; hook `optimizer`: what changes the gradient
@@ -36,6 +37,8 @@ EXCLUSIVE = {
     "block": "the network's blocks",
     "activation": "the network's activation",
     "normalization": "the network's normalization",
+    # Two draws of the same weights exclude each other, but a draw and what a kernel is made of do not.
+    "initialization": "the network's initial weights",
     "kernel": "the network's kernels",
     "head": "the network's head",
     "targets": "the targets' code",

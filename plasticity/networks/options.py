@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from plasticity.errors import UserError, unknown
+from plasticity.errors import unknown
 
 #: Added to the variance, by kind: each source's own, and Flax's for `layer` and `rms`, whose sources state none.
 EPSILON = {"layer": 1e-6, "rms": 1e-6, "group": 1e-5, "batch": 1e-5, "batch_renorm": 1e-3, "hybrid": 1e-5}
@@ -69,11 +69,7 @@ class Sparse:
 
     sparsity: float
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.sparsity < 1:
-            raise UserError(f"a sparsity is at least 0 and below 1, got {self.sparsity}")
-
     def zeros(self, fan_in: int) -> int:
         """How many of a unit's incoming weights are zero: the share, rounded up; one is left in any case."""
-        # Not above the share by rounding: .07 of 100 is 7.000000000000001.
+        # Rounded first: .07 of 100 is 7.000000000000001.
         return min(math.ceil(round(self.sparsity * fan_in, 6)), fan_in - 1)
