@@ -89,7 +89,7 @@ class Rewrite:
 
     def __init__(self, params, option):
         self.params = jax.tree.map(lambda p: np.asarray(p, np.float64), params)
-        self.option = option
+        self.option, self.pre = option, {}
 
     def dense(self, name, x):
         own = self.params[name]
@@ -98,6 +98,7 @@ class Rewrite:
     def phi(self, name, z):
         if self.option == "layer norm":
             z = layer_norm(z, self.params[f"norm_{name}"])
+        self.pre[name] = z
         return np.concatenate([np.maximum(z, 0), np.maximum(-z, 0)], -1) if self.option == "crelu" else np.maximum(z, 0)
 
     def norm(self, name, x):
@@ -141,7 +142,10 @@ class Rewrite:
 def test_forward_pass_against_a_rewrite(kind, option):
     network, params = case(kind, option)
     output, activations, _ = jax.jit(network.apply)({"params": params}, X)
-    features, expected = Rewrite(params, option).outputs(kind)
+    rewrite = Rewrite(params, option)
+    features, expected = rewrite.outputs(kind)
+    for name, pre in rewrite.pre.items():
+        np.testing.assert_allclose(activations[name].pre, pre, rtol=1e-3, atol=1e-3)
     np.testing.assert_allclose(activations["features"].post, features, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(output, expected, rtol=2e-4, atol=2e-3)
 
