@@ -5,11 +5,11 @@ One name stands for several rules in the literature and in public code:
     theta <- a theta + b theta_fresh       at a switch      the original         shrink_perturb(shrink=a, perturb=b)
     theta <- (1 - c) theta + c theta_0     at a switch      Hare & Tortoise      shrink_to_init(c)
     W <- a W + N(0, s^2)                   at a switch      DASH's baseline      shrink_gaussian(shrink=a, deviation=s)
-    theta <- (1 - lr w) theta + N(0, s^2)  in every update  Dohare et al. 2024; elsewhere s^2 is given, or lr s
-    theta <- a theta + b theta_fresh       in every update  the soft form, a near 1
-    theta <- (1 - c) theta + c theta_0     in every update  Plasticine, which gives 1 - c
+    theta <- (1 - lr w) theta + N(0, s^2)  in every update  Dohare et al. 2024   noisy_decay(decay=w, sigma=s)
+    theta <- a theta + b theta_fresh       in every update  the soft form        soft_shrink_perturb(shrink=a, ...)
+    theta <- (1 - c) theta + c theta_0     in every update  Plasticine, which gives 1 - c: not here
 
-What acts in every update is in `plasticity list mitigations` under another name.
+Other code gives the variance s^2 where s stands, or multiplies it by the learning rate.
 """
 
 from __future__ import annotations
