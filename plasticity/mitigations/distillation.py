@@ -10,6 +10,7 @@ import optax
 
 from plasticity.config import static
 from plasticity.mitigations.base import Event, Learner, Mitigation, Setting, mitigations
+from plasticity.networks.target_units import keeping_units
 from plasticity.rng import named
 
 
@@ -18,12 +19,12 @@ class Distillation(Mitigation):
     """theta <- argmin over a fresh theta' of E_x mean (f_theta'(x) - f_theta(x))^2, by `updates` updates of Adam.
 
     At each switch a network is drawn afresh and trained on batches of the inputs that are to be learned next (at an
-    agent's event: on one batch of its replay), at the run's learning rate, to match the outputs of the old network as
-    they are in evaluation. It then takes the old one's place with a new optimiser state; all of it is fresh, norm
-    scales, biases, running statistics and other members' memories too. The source's ITER distils policy and value with
-    losses of their own, beside the training of the old network and on the data of that time. What outputs mean is not
-    known here: squared error of outputs (logits, for classes). Penalties and resets are off meanwhile. `updates=200` is
-    this suite's default.
+    agent's event: on one batch of its replay), at the run's learning rate, to match the outputs of the old network
+    as they are in evaluation. It then takes the old one's place with a new optimiser state; all of it is fresh,
+    norm scales, biases, running statistics and other members' memories too, but for the scale of targets. The
+    source's ITER distils policy and value with losses of their own, beside the training of the old network and on
+    the data of that time. What outputs mean is not known here: squared error of outputs (logits, for classes).
+    Penalties and resets are off meanwhile. `updates=200` is this suite's default.
     """
 
     reference = "Igl et al. 2021, arXiv:2006.05826"
@@ -34,7 +35,8 @@ class Distillation(Mitigation):
 
     def on_event(self, key: jax.Array, learner: Learner, setting: Setting, event: Event) -> Learner:
         network, tx = setting.network, optax.adam(setting.learning_rate)
-        teacher, start = learner.variables, setting.initializer(named(key, "fresh"))
+        teacher = learner.variables
+        start = keeping_units(setting.initializer(named(key, "fresh")), teacher)
 
         def update(i: jax.Array, carry: tuple[dict[str, Any], Any]) -> tuple[dict[str, Any], Any]:
             variables, state = carry

@@ -10,6 +10,7 @@ from plasticity.config import static
 from plasticity.mitigations.base import Event, Learner, Mitigation, Setting, mitigations
 from plasticity.networks.base import Architecture
 from plasticity.networks.injection import frozen, own
+from plasticity.networks.target_units import keeping_units
 
 
 @mitigations.register("plasticity_injection")
@@ -18,9 +19,10 @@ class PlasticityInjection(Mitigation):
 
     f_anchor stays as it was drawn; f_new is trained, from a new optimiser state. The output does not change at the
     injection, to the bit; before it the network is the plain one, to the bit. Everything of f_new is fresh, norm
-    scales, biases and running statistics too, and so are other members' memories; penalties and resets act on f_new
-    alone. Once only: after a later `full_reset` the network is plain. The whole network is injected, so that no layer
-    goes on from its old weights (the source can share an encoder). `at=1` is this suite's default.
+    scales, biases and running statistics too, and so are other members' memories, but for the scale of targets;
+    penalties and resets act on f_new alone. Once only: after a later `full_reset` the network is plain. The whole
+    network is injected, so that no layer goes on from its old weights (the source can share an encoder). `at=1` is
+    this suite's default.
     """
 
     reference = "Nikishin et al. 2023, arXiv:2305.15555 (once)"
@@ -34,7 +36,7 @@ class PlasticityInjection(Mitigation):
 
     def on_event(self, key: jax.Array, learner: Learner, setting: Setting, event: Event) -> Learner:
         def inject(learner: Learner) -> Learner:
-            fresh = setting.initializer(key)
+            fresh = keeping_units(setting.initializer(key), learner.variables)
             variables = {**fresh, "frozen": frozen(own(learner.variables), own(fresh), 1.0)}
             return Learner(variables, setting.restarted(variables))
 

@@ -51,3 +51,14 @@ def in_target_units(network: Network, member: str) -> Network:
         return units.deviation * scaled_gradient(outputs, units.gain) + units.mean, activations, new_state
 
     return replace(network, apply=apply)
+
+
+def keeping_units(fresh: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:
+    """Fresh variables with the old scale of the outputs, if there is one: it is the targets', not a network's."""
+    memories = fresh.get("memory", {})
+    kept = {
+        name: old["memory"][name]
+        for name, memory in memories.items()
+        if isinstance(getattr(memory, "units", None), TargetUnits)
+    }
+    return {**fresh, "memory": {**memories, **kept}} if kept else dict(fresh)

@@ -13,6 +13,7 @@ from plasticity.heads import Regression
 from plasticity.mitigations import Event, Learner, Setting, compose, mitigations
 from plasticity.networks import Architecture, networks
 from plasticity.networks.injection import own
+from plasticity.networks.target_units import TargetUnits
 from plasticity.optimizers import optimizers
 from plasticity.rng import named
 from plasticity.spec import build, build_one
@@ -162,6 +163,24 @@ def test_in_training_the_loss_goes_on_where_it_was_and_the_frozen_networks_stay(
         own(parts.initializer(key)),
     )
     assert differing(own(learner.variables), frozen["anchor"]) == 6
+
+
+@pytest.mark.parametrize("name", ["plasticity_injection", "distillation"])
+def test_the_scale_of_targets_goes_on(name):
+    """It is not the network's: with a fresh one outputs would jump, and nothing could be distilled."""
+    x, _ = batch("regression")
+    chosen = method(f"popart+{name}")
+    parts, _, variables = setting(chosen)
+    memory = variables["memory"]["popart"]
+    statistics = memory._replace(units=TargetUnits(jnp.float32(5), jnp.float32(3), jnp.float32(1 / 9)))
+    variables = {**variables, "params": moved(variables["params"], 1), "memory": {"popart": statistics}}
+    learner = Learner(variables, parts.tx.init(variables["params"]))
+    event = Event(jnp.int32(1), lambda key: x, lambda variables, key: variables["params"])
+    after = jax.jit(lambda learner: compose.on_switch(chosen.mitigations, KEY, learner, parts, event))(learner)
+    same(after.variables["memory"], variables["memory"])
+    before, now = (np.asarray(parts.network.apply(v, x)[0]) for v in (variables, after.variables))
+    np.testing.assert_allclose(now, before, atol=0.0 if name == "plasticity_injection" else 0.5 * before.std())
+    assert before.std() > 0.1
 
 
 # Distillation -------------------------------------------------------------------------------------------------------
