@@ -136,17 +136,21 @@ def describe_standalone(console: Console, member: Standalone) -> None:
 
 def _head(console: Console, name: str, what: str, docstring: str | None) -> None:
     console.print(f"[bold]{escape(name)}[/bold] ({escape(what)})\n")
-    console.print(escape(_paragraphs(docstring or "")))
+    _prose(console, docstring or "")
 
 
 def _family(console: Console, function: Callable[..., Any]) -> None:
     """The docstring of a diagnostic's module: formulas, what is degenerate, cost, and names that collide."""
     module = sys.modules[function.__module__]
-    console.print(f"\n[dim]{module.__name__}[/dim]")
-    for block in inspect.cleandoc(module.__doc__ or "").split("\n\n"):
-        # Indented blocks are tables of formulas and code, to be left as they are.
+    console.print(f"\n[dim]{module.__name__}[/dim]\n")
+    _prose(console, module.__doc__ or "")
+
+
+def _prose(console: Console, docstring: str) -> None:
+    """A docstring's paragraphs, wrapped; indented blocks are formulas, tables and code, to be left as they are."""
+    for i, block in enumerate(inspect.cleandoc(docstring).split("\n\n")):
         indented = block.startswith(" ")
-        console.print("\n" + escape(block if indented else _paragraphs(block)), soft_wrap=indented)
+        console.print("\n" * (i > 0) + escape(block if indented else _paragraphs(block)), soft_wrap=indented)
 
 
 def _reference(console: Console, reference: str) -> None:

@@ -18,7 +18,7 @@ from jax.custom_batching import custom_vmap
 from plasticity.errors import UserError
 from plasticity.mitigations.base import Setting
 from plasticity.mitigations.recycling import initial_state, recycle, reset_state
-from plasticity.network import Activation, Params
+from plasticity.network import Params
 
 
 class ResetState(NamedTuple):
@@ -32,12 +32,12 @@ class ResetState(NamedTuple):
 
 class Seen(NamedTuple):
     """One update. gradient: as it came in; updates: as the inner optimiser would apply them to `params`; activations:
-    of the batch; number: of this update in the run, from 1; key: this wrapper's."""
+    of the batch by layer, where the loop gives them; number: of this update in the run, from 1; key: this wrapper's."""
 
     gradient: Params
     updates: Params
     params: Params
-    activations: Mapping[str, Activation]
+    activations: Any
     number: jax.Array
     key: jax.Array
 
@@ -96,7 +96,8 @@ def resetting(
 
         def act(old):
             # A run that does not fire itself may be taken along by another one of its batch.
-            return jax.tree.map(lambda a, b: jnp.where(mine, a, b), reset(*old, seen), old)
+            updates, inner, memory = old
+            return jax.tree.map(lambda a, b: jnp.where(mine, a, b), reset(updates, inner, memory, seen), old)
 
         updates, inner, memory = jax.lax.cond(anywhere(mine), act, lambda old: old, (updates, inner, memory))
         return updates, ResetState(inner, count, state.key, memory)

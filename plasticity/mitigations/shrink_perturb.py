@@ -1,16 +1,4 @@
-"""Shrink and perturb at a task switch (Ash & Adams 2020, arXiv:1910.08475).
-
-One name stands for several rules in the literature and in public code:
-
-    theta <- a theta + b theta_fresh       at a switch      the original         shrink_perturb(shrink=a, perturb=b)
-    theta <- (1 - c) theta + c theta_0     at a switch      Hare & Tortoise      shrink_to_init(c)
-    W <- a W + N(0, s^2)                   at a switch      DASH's baseline      shrink_gaussian(shrink=a, deviation=s)
-    theta <- (1 - lr w) theta + N(0, s^2)  in every update  Dohare et al. 2024   noisy_decay(decay=w, sigma=s)
-    theta <- a theta + b theta_fresh       in every update  the soft form        soft_shrink_perturb(shrink=a, ...)
-    theta <- (1 - c) theta + c theta_0     in every update  Plasticine, which gives 1 - c: not here
-
-Other code gives the variance s^2 where s stands, or multiplies it by the learning rate.
-"""
+"""Shrink and perturb at a task switch (Ash & Adams 2020, arXiv:1910.08475)."""
 
 from __future__ import annotations
 
@@ -28,6 +16,17 @@ class ShrinkPerturb(Mitigation):
 
     All parameters take part, norm scales and offsets too. The original rebuilds the optimiser as well
     (`reset_optimizer=true`); off by default so that zero strength (shrink 1, perturb 0) is absence.
+
+    One name stands for several rules in the literature and in public code:
+
+        theta <- a theta + b theta_fresh       at a switch      the original        shrink_perturb(shrink=a, perturb=b)
+        theta <- (1 - c) theta + c theta_0     at a switch      Hare & Tortoise     shrink_to_init(c)
+        W <- a W + N(0, s^2)                   at a switch      DASH's baseline     shrink_gaussian(shrink=a, ...)
+        theta <- (1 - lr w) theta + N(0, s^2)  in every update  Dohare et al. 2024  noisy_decay(decay=w, sigma=s)
+        theta <- a theta + b theta_fresh       in every update  the soft form       soft_shrink_perturb(shrink=a, ...)
+        theta <- (1 - c) theta + c theta_0     in every update  Plasticine, which gives 1 - c: not here
+
+    Other code gives the variance s^2 where s stands, or multiplies it by the learning rate.
     """
 
     reference = "Ash & Adams 2020, arXiv:1910.08475 (shrink .4, perturb .1)"

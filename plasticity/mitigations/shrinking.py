@@ -76,7 +76,7 @@ class ShrinkGaussian(Mitigation):
     padded = True
 
     shrink: float = traced(0.3, ge=0, le=1, help="factor on the kernels")
-    deviation: float = traced(0.01, ge=0, help="standard deviation of the noise")
+    deviation: float = traced(0.01, ge=0, help="of the normal noise")
     reset_optimizer: bool = static(False, help="also restart the optimiser's state")
 
     def neutral(self) -> Self:
