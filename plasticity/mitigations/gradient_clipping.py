@@ -37,11 +37,11 @@ class GradientClipping(Mitigation):
     ) -> optax.GradientTransformationExtraArgs:
         rule = optax.adaptive_grad_clip(self.clipping)
 
-        def update(gradient: Any, state: Any, params: Any = None, **extra: Any):
-            clipped, _ = rule.update(gradient, rule.init(params), params)
+        def update(updates: Any, state: Any, params: Any = None, **extra: Any):
+            clipped, _ = rule.update(updates, rule.init(params), params)
             if not self.output:
                 kept = under(params, output_layers(setting.network))
-                clipped = jax.tree.map(lambda c, g, keep: g if keep else c, clipped, gradient, kept)
+                clipped = jax.tree.map(lambda c, g, keep: g if keep else c, clipped, updates, kept)
             return tx.update(clipped, state, params, **extra)
 
         return optax.GradientTransformationExtraArgs(tx.init, update)

@@ -18,7 +18,7 @@ class _Adam(Mitigation):
     def _changed(self, config: OptimizerConfig, **values: Any) -> OptimizerConfig:
         if not isinstance(config, Adam):
             raise UserError(f"{self.name} changes hyperparameters of adam, and the optimiser is {config.name}")
-        return replace(config, **values)
+        return replace(config, **values)  # pyrefly: ignore
 
 
 @mitigations.register("tuned_adam")
