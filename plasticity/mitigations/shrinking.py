@@ -71,12 +71,12 @@ class ShrinkGaussian(Mitigation):
     (`reset_optimizer=true`); off by default so that zero strength (shrink 1, deviation 0) is absence.
     """
 
-    reference = "Shin et al. 2024, arXiv:2410.23495 (as a baseline; shrink .3, deviation .01)"
+    reference = "Shin et al. 2024, arXiv:2410.23495 (a baseline; .3, .01)"
     stage = "event"
     padded = True
 
     shrink: float = traced(0.3, ge=0, le=1, help="factor on the kernels")
-    deviation: float = traced(0.01, ge=0, help="of the normal noise")
+    deviation: float = traced(0.01, ge=0, help="of the noise on them")
     reset_optimizer: bool = static(False, help="also restart the optimiser's state")
 
     def neutral(self) -> Self:
