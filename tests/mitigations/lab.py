@@ -1,12 +1,15 @@
 """A small training loop for the tests of mitigations: every hook in it, fixed data, no task stream."""
 
+import contextlib
 import dataclasses
 from functools import lru_cache
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
+from plasticity.errors import UserError
 from plasticity.heads import Regression, Softmax
 from plasticity.method import Method
 from plasticity.mitigations import Context, Event, Learner, Setting, compose, mitigations
@@ -39,6 +42,31 @@ def quick(member):
         if f.metadata["type"] is int and f.metadata["static"] and f.metadata["unit"] == "updates"
     }
     return dataclasses.replace(member, **periods)
+
+
+def member(name):
+    """A member with its defaults, shortened."""
+    return quick(mitigations.get(name)())
+
+
+def kinds_of(*members) -> list[str]:
+    """The kinds of problems that these can stand on together."""
+    kinds = []
+    for kind, head in HEADS.items():
+        with contextlib.suppress(UserError):
+            compose.architecture(compose.canonical(members), Architecture(head))
+            kinds.append(kind)
+    return kinds
+
+
+def kind_of(*members) -> str | None:
+    """The first of these; None if there is none."""
+    return next(iter(kinds_of(*members)), None)
+
+
+def finite(learner) -> bool:
+    """Whether all variables are."""
+    return all(np.all(np.isfinite(p)) for p in jax.tree.leaves(learner.variables))
 
 
 def method(members=(), optimizer="adam") -> Method:

@@ -1,8 +1,6 @@
-"""One contract for every mitigation and for every pair of them; a new file in the family is picked up with no edit."""
+"""One contract for every mitigation; a new file in the family is picked up with no edit. Pairs: see the next file."""
 
-import contextlib
 import dataclasses
-import itertools
 from collections import Counter
 from functools import lru_cache, partial
 
@@ -10,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from lab import HEADS, STEPS, method, quick, train
+from lab import HEADS, STEPS, finite, kind_of, kinds_of, member, method, quick, train
 
 from plasticity.errors import UserError
 from plasticity.mitigations import compose, mitigations
@@ -25,25 +23,6 @@ NAMES = list(mitigations.members())
 every_member = pytest.mark.parametrize("name", NAMES)
 STRENGTHS = [n for n in NAMES if mitigations.get(n)().neutral() is not None and jax.tree.leaves(mitigations.get(n)())]
 TRACES = Counter()
-
-
-def member(name):
-    return quick(mitigations.get(name)())
-
-
-def kinds_of(*members) -> list[str]:
-    """The kinds of problems that these can stand on together."""
-    kinds = []
-    for kind, head in HEADS.items():
-        with contextlib.suppress(UserError):
-            compose.architecture(compose.canonical(members), Architecture(head))
-            kinds.append(kind)
-    return kinds
-
-
-def kind_of(*members) -> str | None:
-    """The first of these; None if there is none."""
-    return next(iter(kinds_of(*members)), None)
 
 
 @lru_cache
@@ -71,10 +50,6 @@ def close(a, b, rtol=1e-4, atol=1e-5):
         if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
             x, y = jax.random.key_data(x), jax.random.key_data(y)
         np.testing.assert_allclose(x, y, rtol=rtol, atol=atol)
-
-
-def finite(learner):
-    return all(np.all(np.isfinite(p)) for p in jax.tree.leaves(learner.variables))
 
 
 @every_member
@@ -184,28 +159,6 @@ def test_the_state_survives_being_saved(name, tmp_path):
     again, host = checkpoint.load(checkpoint.latest(tmp_path), learner)
     close(again, learner, rtol=0, atol=0)
     assert host == {"at": 5}
-
-
-@pytest.mark.parametrize(("a", "b"), [*itertools.combinations(NAMES, 2)])
-def test_every_pair_trains_or_says_why_not(a, b):
-    members = [member(a), member(b)]
-    stages = {m.stage for m in members}
-    if len(stages) == 1 and stages <= set(compose.EXCLUSIVE):
-        with pytest.raises(UserError, match=f"{a} and {b} cannot be combined: each sets "):
-            compose.canonical(members)
-        return
-    kind = kind_of(*members)
-    if kind is None:
-        alone = kind_of(members[0])
-        if alone == kind_of(members[1]):
-            with pytest.raises(UserError, match=f"({a}.* and {b}|{b}.* and {a}).* cannot be combined: "):
-                compose.architecture(compose.canonical(members), Architecture(HEADS[alone]))
-        return
-    # Operation by operation: a program for each pair would take a second of compilation.
-    with jax.disable_jit():
-        learner, losses = train(method(members), 0, kind)
-    assert finite(learner)
-    assert np.all(np.isfinite(losses))
 
 
 def test_two_hot_needs_a_regression():
