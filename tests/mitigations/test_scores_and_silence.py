@@ -1,4 +1,4 @@
-"""ReGraMa's scores and grace, and the thresholds of self-normalised resets, on numbers written down by hand."""
+"""ReGraMa, self-normalised resets and continuous partial resets on numbers written down by hand."""
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,7 @@ import pytest
 from plasticity.diagnostics.tracking import FiringAges
 from plasticity.heads import Regression
 from plasticity.mitigations import Setting
+from plasticity.mitigations.cpr import CPR
 from plasticity.mitigations.regrama import ReGraMa
 from plasticity.mitigations.self_normalised_resets import SelfNormalisedResets, Silence, renewed_threshold, silenced
 from plasticity.network import Activation
@@ -151,3 +152,35 @@ def test_a_crelu_unit_is_silent_only_if_both_features_are():
         jax.tree.map(jnp.zeros_like, params), tx.init(params), params, activations={"hidden_0": Activation(h, h)}
     )
     assert state.memory["hidden_0"].ages.histogram.sum(1).tolist() == [0, 0, 1, 0]
+
+
+# Continuous partial resets ----------------------------------------------------------------------------------------
+
+
+def test_partial_resets_by_hand():
+    """Scores 0, .4, 1.2 and 2.4 in the first update, sharpness 8: shares are strength times 1, 1, .336 and 0."""
+    start = setting_of_constants()
+    params = jax.tree.map(lambda p: p * 2.0, PARAMS)
+    tx = CPR(0.25, sharpness=8.0, every=1).optimizer(optax.set_to_zero(), start)
+    updates, state = tx.update(gradients(0.0, 0.2, 0.6, 1.2), tx.init(params), params)
+    after = optax.apply_updates(params, updates)
+    share = 0.25 * np.array([1, 1, 2 / (1 + np.exp(8 * 0.2)), 2 / (1 + np.exp(8 * 1.4))])
+    assert share[3] < 1e-5
+    np.testing.assert_allclose(after["hidden_0"]["kernel"], np.tile(2 + 4 * share, (3, 1)), rtol=1e-5)
+    np.testing.assert_allclose(after["hidden_0"]["bias"], 2 + 4 * share, rtol=1e-5)
+    np.testing.assert_allclose(after["output"]["kernel"][:, 0], 2 * (1 - share), rtol=1e-5)
+    np.testing.assert_array_equal(after["output"]["bias"], params["output"]["bias"])
+    # Averages, corrected: of 0 and 2 at decay .75 it is (.75 x 0 + 1 x 2) / 1.75.
+    tx = CPR(0.25, decay=0.75, every=5).optimizer(optax.set_to_zero(), start)
+    state = tx.init(params)
+    for first in (0.0, 1.0):
+        updates, state = tx.update(gradients(first, 1 - first, 0.5, 0.5), state, params)
+        assert not any(np.any(u) for u in jax.tree.leaves(updates))
+    scores = state.memory["hidden_0"]
+    np.testing.assert_allclose((scores.average / scores.mass)[0], 2 / 1.75, rtol=1e-5)
+
+
+def setting_of_constants():
+    """A setting in which whatever is drawn is 6."""
+    fresh = {"params": jax.tree.map(lambda p: jnp.full_like(p, 6.0), PARAMS)}
+    return Setting(NETWORK, lambda key: fresh, 0.1, jax.random.key(1))
