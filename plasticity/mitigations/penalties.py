@@ -31,9 +31,8 @@ def roles(params: Params, network: Network) -> Roles:
     layers = network.units
     norms = {path for layer in layers for path in (layer.norm_scale, layer.norm_bias)} | set(network.norms)
     gain_names = {layer.norm_scale[-1] for layer in layers if layer.norm_scale}
-    noise = {path for layer in layers for path in layer.noise}
-    # An output layer's deviations are not in the graph: they are named as those of the hidden layers before it.
-    noise_names = {path[-1] for path in noise}
+    # An output layer's deviations are outgoing kernels too: they are named as those of the hidden layers before it.
+    noise_names = {path[-1] for layer in layers for path in layer.noise}
     outgoing = {o.kernel for layer in layers for o in layer.outgoing}
     kernels = {layer.kernel for layer in layers} | outgoing | {network.output_kernel, *network.other_outputs}
     kernel_names = {path[-1] for path in kernels if path} - noise_names
@@ -44,8 +43,6 @@ def roles(params: Params, network: Network) -> Roles:
         path = tuple(str(getattr(key, "key", key)) for key in key_path)
         if path in norms:
             found["gains" if path[-1] in gain_names else "offsets"].append(path)
-        elif path in noise or path[-1] in noise_names:
-            continue
         elif path[-1] in kernel_names and leaf.ndim > 1:
             found["weights"].append(path)
         elif path[-1] in bias_names and leaf.ndim == 1:

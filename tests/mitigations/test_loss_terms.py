@@ -169,7 +169,7 @@ def world(spec, normalization="layer_norm+", kind="regression"):
     network, rng = parts.network, np.random.default_rng(0)
     x, y = batch(kind)
     params = jax.tree.map(lambda p: p + jnp.asarray(0.3 * rng.normal(size=p.shape), jnp.float32), initial["params"])
-    member = one(spec)
+    member = build(spec, mitigations)[0]
 
     def context(params):
         outputs, activations, _ = network.apply({**initial, "params": params}, x)
@@ -334,6 +334,18 @@ def test_c_chain_compares_with_the_parameters_of_lag_updates_ago():
         learner = Learner({"params": jnp.float32(value + 1), "memory": {"c_chain": past}}, None)
         past = member.after_update(learner, context).variables["memory"]["c_chain"]
         history.append(value)
+
+
+def test_after_an_update_the_context_holds_the_parameters_of_before_and_the_memories_of_now():
+    _, _, context, initial = world("c_chain(lag=1)+spectral_reg")
+    members = build("c_chain(lag=1)+spectral_reg", mitigations)
+    new = jax.tree.map(lambda p: p + 1, initial["params"])
+    learner = Learner({**initial, "params": new}, None)
+    memory = compose.after_update(members, learner, context(initial["params"])).variables["memory"]
+    jax.tree.map(np.testing.assert_array_equal, memory["c_chain"].lagged, (initial["params"],))
+    old = initial["memory"]["spectral_reg"]["output/kernel"]
+    expected = iterate(new["output"]["kernel"], *old)
+    jax.tree.map(np.testing.assert_array_equal, memory["spectral_reg"]["output/kernel"], expected)
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n not in ("parseval", "spectral_reg")])
