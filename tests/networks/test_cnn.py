@@ -321,4 +321,6 @@ def test_the_options_of_an_architecture_are_all_tried_here():
         *("head", "normalization", "activation", "slope", "predictions", "dueling", "noise"),
         *("block", "injectable"),  # test_blocks.py, test_injection.py
         *("auxiliary", "normalized_by"),  # test_auxiliary.py, mitigations/test_popart.py
+        "bias",  # mitigations/test_norm_projection.py
+        *("kernels", "init"),  # mitigations/test_kernel_parametrizations.py
     }
