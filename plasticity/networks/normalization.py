@@ -13,7 +13,7 @@ offset of each unit (channel), m and v: mean and variance, with divisor N, over
                   eps 1e-3, as CrossQ has it (Bhatt et al. 2024, arXiv:1902.05605)
     hybrid        mean over the batch for each unit, variance over the units of an example, both of z itself:
                   gamma (z - m_batch) / sqrt(v_layer + 1e-5) + beta (Lyle et al. 2024, arXiv:2402.18762, the ablation
-                  of axes, of which no formula is printed)
+                  of axes, in this suite's reading)
 
 In a feature map the positions count as further rows of the batch, and belong to what layer, rms and group average over.
 
