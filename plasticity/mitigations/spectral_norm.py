@@ -16,8 +16,8 @@ class SpectralNorm(Mitigation):
 
     A convolution's kernel is a matrix of all its inputs by channels, as in the source. The vector of the iteration is
     kept beside the parameters; the gradient passes through W and sigma, not through the vector. Biases are left alone.
-    `layers`: all, hidden (all but outputs: with outputs too a network of ReLUs has a slope of at most 1), or last_hidden,
-    the one before the output (one layer alone is also what Gogianu et al. normalise in DQN).
+    `layers`: all, hidden (all but outputs: with outputs too a network of ReLUs has a slope of at most 1), or
+    last_hidden, the one before the output (one layer alone is also what Gogianu et al. normalise in DQN).
 
     The function does not depend on the length of W, so that a growing W learns more slowly. Resets of units draw W and
     leave the vector, which follows; emptying rows of the next layer changes its sigma, so that recycling a dead unit
