@@ -68,11 +68,25 @@ def safe_ratio(a: Any, b: Any) -> Array:
 
 
 def check_tree(tree: Any, name: str) -> None:
-    """Raise `UserError` if a leaf of a tree is not numbers. No leaf is converted that says what it holds."""
+    """Raise `UserError` if a leaf of a tree is not real numbers. No leaf is converted that says what it holds."""
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        where = name + jax.tree_util.keystr(path)
         dtype = getattr(leaf, "dtype", None)
-        if dtype is None or getattr(dtype, "kind", "f") in "OSUMm":
-            as_array(leaf, name + jax.tree_util.keystr(path))
+        if dtype is None:
+            dtype = as_array(leaf, where).dtype
+        if not _is_real(dtype):
+            raise UserError(f"{where} must be an array of numbers, real ones, got {dtype}")
+
+
+def check_scalar(value: Any, name: str) -> None:
+    """Raise `UserError` if a value is not one real number; it may be traced."""
+    x = as_array(value, name)
+    if x.shape != () or not _is_real(x.dtype):
+        raise UserError(f"{name} must be one real number, got {x.dtype} of shape {x.shape}")
+
+
+def _is_real(dtype: Any) -> bool:
+    return any(jnp.issubdtype(dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_))
 
 
 class Moments(NamedTuple):

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from plasticity.activations import NONLINEARITIES
-from plasticity.diagnostics.arrays import Scalar, as_rows, check_tree
+from plasticity.diagnostics.arrays import Scalar, as_rows, check_scalar, check_tree
 from plasticity.diagnostics.arrays import magnitude as magnitude
 from plasticity.diagnostics.arrays import safe_ratio as safe_ratio
 from plasticity.errors import UserError, unknown
@@ -332,13 +332,17 @@ def diagnose(
     thresholds: any diagnostic's thresholds by name, e.g. `tau=0.1`; `thresholds_of` lists them.
 
     Keys are `name` for the whole network and `name/layer` for a layer. Values are NaN where a layer holds NaN or
-    infinity. Raises `UserError` on an unknown name or threshold, and if a chosen diagnostic lacks its input.
+    infinity. Raises `UserError` on an unknown name or threshold, on what is not real numbers, and if a chosen
+    diagnostic lacks its input.
     """
     members = diagnostics()
     known = {key for member in members.values() for key in member.thresholds}
-    for key in thresholds:
+    for key, value in thresholds.items():
         if key not in known:
             raise unknown("threshold", key, known)
+        check_scalar(value, f"threshold {key}=")
+    if learning_rate is not None:
+        check_scalar(learning_rate, "learning_rate=")
     chosen = (
         list(members.values())
         if choose is None

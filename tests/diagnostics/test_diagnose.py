@@ -321,6 +321,23 @@ def test_pairs_and_records_are_the_same():
         ),
         ({"params": {"h": {"kernel": "wide"}}}, r"params\['h'\]\['kernel'\] must be an array of numbers, got str"),
         ({"grads": {"h": np.array(["a"])}}, r"grads\['h'\] must be an array of numbers"),
+        (
+            {"updates": {"h": np.ones(2, complex)}},
+            r"updates\['h'\] must be an array of numbers, real ones, got complex",
+        ),
+        ({"grads_2": {"h": jax.random.key(0)}}, r"grads_2\['h'\] must be an array of numbers, real ones, got key"),
+        ({"params": {"h": np.zeros(2, [("a", "f4")])}}, r"params\['h'\] must be an array of numbers, real ones"),
+        ({"params": {"h": [1, object()]}}, r"params\['h'\]\[1\] must be an array of numbers, got object"),
+        ({"params": {"h": np.ones(2)}, "learning_rate": [1, 2]}, r"learning_rate= must be one real number.*\(2,\)"),
+        (
+            {"params": {"h": np.ones(2)}, "learning_rate": "fast"},
+            r"learning_rate= must be an array of numbers, got str",
+        ),
+        ({"choose": [], "tau": "low"}, r"threshold tau= must be an array of numbers, got str"),
+        ({"choose": [], "tau": [0.1, 0.2]}, r"threshold tau= must be one real number, got float32 of shape \(2,\)"),
+        ({"choose": [], "tau": 1j}, r"threshold tau= must be one real number, got complex64"),
+        ({"activations": {"h": np.ones((2, 0))}}, r"activations\['h'\].*not be empty, got \(2, 0\)"),
+        ({"activations": {"h": [[1, 2], [3]]}}, r"activations\['h'\] must be an array of numbers, got list"),
         ({"choose": [], "spectrum": "grams"}, r"unknown spectrum 'grams'\. Did you mean 'gram'"),
     ],
 )
