@@ -183,6 +183,18 @@ def test_the_scale_of_targets_goes_on(name):
     assert before.std() > 0.1
 
 
+def test_mapped_over_seeds_equals_one_by_one():
+    """Events that draw networks, in one program for several runs; the number of the event is not mapped."""
+    chosen = method("distillation(3)+layer_reset+plasticity_injection")
+    one = jax.jit(lambda seed: train(chosen, seed, "regression"))
+    group = jax.jit(jax.vmap(lambda seed: train(chosen, seed, "regression")))(jnp.arange(2))
+    for seed in range(2):
+        jax.tree.map(
+            lambda a, b, seed=seed: np.testing.assert_allclose(a[seed], b, rtol=1e-4, atol=1e-5), group, one(seed)
+        )
+    assert np.all(group[0].variables["frozen"]["active"] == 1)
+
+
 # Distillation -------------------------------------------------------------------------------------------------------
 
 

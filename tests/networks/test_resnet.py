@@ -145,13 +145,16 @@ def test_units_are_the_channels_inside_the_blocks(option):
     assert {layer.name for layer in network.units} - {layer.name for layer in inside} == streams
 
 
-@pytest.mark.parametrize("activation", ["relu", "crelu"])
-def test_penalties_leave_all_norms_alone_those_of_the_stream_too(activation):
-    network = build("resnet18(2)", normalization="layer", activation=activation)
+@pytest.mark.parametrize(
+    ("spec", "activation", "norms"),
+    [("resnet18(2)", "relu", 20), ("resnet18(2)", "crelu", 25), ("impala(4)", "relu", 14)],
+)
+def test_penalties_leave_all_norms_alone_those_of_the_stream_too(spec, activation, norms):
+    network = build(spec, normalization="layer", activation=activation)
     params = shapes(network, CIFAR)
     found = {path[0].key for path, m in jax.tree_util.tree_leaves_with_path(norm_affine_mask(params, network)) if m}
     assert found == {name for name in params if name.startswith("norm_")}
-    assert len(found) == 20 + 5 * (activation == "crelu")
+    assert len(found) == norms
 
 
 @pytest.mark.parametrize("option", ["plain", "crelu dueling"])
