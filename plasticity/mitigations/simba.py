@@ -21,7 +21,7 @@ class _Blocks(Mitigation):
 class SimBa(_Blocks):
     """x <- x + W2 relu(W1 LN(x)) in the place of each hidden layer of `mlp`, after a linear embedding; LN at the end.
 
-    W1 has `expansion` times `width` units, so that a network of the same width has more parameters. Both LN and both
+    W1 has `expansion` times `width` units, so that a network of the same width has more parameters. LN and both
     kernels are trained, with biases; norm scales and offsets are left alone by penalties. Only `mlp` has such blocks.
     The source standardises observations by running statistics first (inputs of this suite are scaled already), and
     draws W1 and W2 by He's normal, embedding and output orthogonally; here all are LeCun's normal. A reset of units
