@@ -15,7 +15,7 @@ from plasticity.diagnostics.tracking import Utility, contribution, reset_utility
 from plasticity.errors import UserError
 from plasticity.mitigations.base import Mitigation, Setting, mitigations
 from plasticity.mitigations.recycling import Kept, recycle
-from plasticity.mitigations.resets import Seen, resetting
+from plasticity.mitigations.resets import Seen, anywhere, resetting, units_of
 from plasticity.network import Outgoing, Params, Path, UnitLayer, get_at, set_at
 
 #: The replacement rate is a multiple of 1 / LIMB^2.
@@ -120,7 +120,7 @@ class ContinualBackprop(Mitigation):
         self, tx: optax.GradientTransformationExtraArgs, setting: Setting
     ) -> optax.GradientTransformationExtraArgs:
         """Wrap `tx`; see `resets.resetting` for what `update` takes."""
-        layers, activation = setting.network.units, setting.network.activation
+        layers, activation = units_of(self.name, setting), setting.network.activation
         width = width_of(activation)
 
         def start(params: Params) -> Memory:
@@ -151,11 +151,13 @@ class ContinualBackprop(Mitigation):
             return tracked._replace(owed=owing(tracked.owed, self.rate, eligible))
 
         def track(memory: Memory, seen: Seen) -> Memory:
-            def renew(_: Kept) -> Kept:
-                return Kept(setting.initializer(jax.random.fold_in(seen.key, seen.number))["params"])
+            due = seen.number % self.pool_every == 0
 
-            # The first update counts as the start of a period: the state may have begun in the middle of one.
-            pool = jax.lax.cond(seen.number % self.pool_every == 0, renew, lambda pool: pool, memory.pool)
+            def renew(pool: Kept) -> Kept:
+                fresh = setting.initializer(jax.random.fold_in(seen.key, seen.number))["params"]
+                return Kept(jax.tree.map(lambda new, old: jnp.where(due, new, old), fresh, pool.value))
+
+            pool = jax.lax.cond(anywhere(due), renew, lambda pool: pool, memory.pool)
             return Memory({layer.name: follow(layer, memory.layers[layer.name], seen) for layer in layers}, pool)
 
         def fires(memory: Memory, seen: Seen) -> jax.Array:
@@ -202,11 +204,9 @@ def corrected_mean(tracked: Tracked, decay: Any) -> jax.Array:
 
 
 def replaced(tracked: Tracked, mask: jax.Array, width: int) -> Tracked:
-    """Masked units begin at age 0; nothing is owed now."""
+    """Masked units begin at age 0."""
     mean = jnp.where(jnp.tile(mask, width), 0.0, tracked.mean)
-    return Tracked(
-        reset_utility(tracked.utility, mask), mean, tracked.owed._replace(now=jnp.zeros_like(tracked.owed.now))
-    )
+    return tracked._replace(utility=reset_utility(tracked.utility, mask), mean=mean)
 
 
 def bias_beside(kernel: Path, params: Params, layers: tuple[UnitLayer, ...]) -> Path | None:

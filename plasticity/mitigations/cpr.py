@@ -11,7 +11,7 @@ import optax
 from plasticity.config import static, traced
 from plasticity.diagnostics.gradients import grama_scores
 from plasticity.mitigations.base import Mitigation, Setting, mitigations
-from plasticity.mitigations.resets import Seen, every, resetting
+from plasticity.mitigations.resets import Seen, every, resetting, units_of
 from plasticity.network import get_at, set_at
 
 
@@ -54,7 +54,7 @@ class CPR(Mitigation):
         self, tx: optax.GradientTransformationExtraArgs, setting: Setting
     ) -> optax.GradientTransformationExtraArgs:
         """Wrap `tx`; see `resets.resetting` for what `update` takes; `activations=` may be left out."""
-        layers = setting.network.units
+        layers = units_of(self.name, setting)
 
         def start(params: Any) -> dict[str, Scores]:
             return {layer.name: Scores(jnp.zeros(layer.units), jnp.zeros(())) for layer in layers}

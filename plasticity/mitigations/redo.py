@@ -9,7 +9,7 @@ import optax
 from plasticity.config import static, traced
 from plasticity.diagnostics.units import dormant_mask
 from plasticity.mitigations.base import Mitigation, Setting, mitigations
-from plasticity.mitigations.resets import Seen, every, fresh_units, resetting
+from plasticity.mitigations.resets import Seen, every, fresh_units, resetting, units_of
 
 
 @mitigations.register("redo")
@@ -39,10 +39,11 @@ class Redo(Mitigation):
     ) -> optax.GradientTransformationExtraArgs:
         """Wrap `tx`; see `resets.resetting` for what `update` takes."""
 
+        layers, activation = units_of(self.name, setting), setting.network.activation
+
         def reset(updates: Any, inner: Any, memory: Any, seen: Seen):
             masks = {
-                layer.name: dormant_mask(seen.activations[layer.name].post, self.tau, setting.network.activation)
-                for layer in setting.network.units
+                layer.name: dormant_mask(seen.activations[layer.name].post, self.tau, activation) for layer in layers
             }
             return *fresh_units(tx, setting, updates, inner, seen, masks), memory
 

@@ -10,7 +10,7 @@ import optax
 from plasticity.config import static, traced
 from plasticity.diagnostics.gradients import grama_mask
 from plasticity.mitigations.base import Mitigation, Setting, mitigations
-from plasticity.mitigations.resets import Seen, every, fresh_units, resetting
+from plasticity.mitigations.resets import Seen, every, fresh_units, resetting, units_of
 from plasticity.network import get_at
 
 
@@ -47,7 +47,7 @@ class ReGraMa(Mitigation):
         self, tx: optax.GradientTransformationExtraArgs, setting: Setting
     ) -> optax.GradientTransformationExtraArgs:
         """Wrap `tx`; see `resets.resetting` for what `update` takes. The memory: checks of grace left, by unit."""
-        layers = setting.network.units
+        layers = units_of(self.name, setting)
 
         def start(params: Any) -> dict[str, Any]:
             return {layer.name: jnp.zeros(layer.units, jnp.int32) for layer in layers}

@@ -18,7 +18,7 @@ from jax.custom_batching import custom_vmap
 from plasticity.errors import UserError
 from plasticity.mitigations.base import Setting
 from plasticity.mitigations.recycling import initial_state, recycle, reset_state
-from plasticity.network import Params
+from plasticity.network import Params, UnitLayer
 
 
 class ResetState(NamedTuple):
@@ -51,6 +51,13 @@ def anywhere(fires: jax.Array) -> jax.Array:
 @anywhere.def_vmap
 def _(size: int, batched: list[bool], fires: jax.Array) -> tuple[jax.Array, bool]:
     return anywhere(jnp.any(fires, axis=0) if batched[0] else fires), False
+
+
+def units_of(who: str, setting: Setting) -> tuple[UnitLayer, ...]:
+    """The network's unit graph; a `UserError` of the mitigation `who` where it is empty."""
+    if not setting.network.units:
+        raise UserError(f"{who} acts on units, and this network names none: give Network(units=...) its unit graph")
+    return setting.network.units
 
 
 def every(period: int) -> Callable[[Any, Seen], jax.Array]:

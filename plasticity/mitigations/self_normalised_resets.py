@@ -14,7 +14,7 @@ from plasticity.diagnostics.base import width_of
 from plasticity.diagnostics.tracking import FiringAges, interval_quantile, start_ages, update_ages
 from plasticity.diagnostics.units import own_features
 from plasticity.mitigations.base import Mitigation, Setting, mitigations
-from plasticity.mitigations.resets import Seen, fresh_units, resetting
+from plasticity.mitigations.resets import Seen, fresh_units, resetting, units_of
 
 
 class Silence(NamedTuple):
@@ -80,7 +80,7 @@ class SelfNormalisedResets(Mitigation):
         self, tx: optax.GradientTransformationExtraArgs, setting: Setting
     ) -> optax.GradientTransformationExtraArgs:
         """Wrap `tx`; see `resets.resetting` for what `update` takes. The memory: a `Silence` by layer."""
-        layers = setting.network.units
+        layers = units_of(self.name, setting)
         width = width_of(setting.network.activation)
 
         def start(params: Any) -> dict[str, Silence]:

@@ -82,8 +82,8 @@ def trained(member, steps=STEPS):
 
 @pytest.mark.parametrize("utility", ["contribution", "zero_contribution", "adaptable"])
 def test_ages_utilities_and_the_chosen_are_those_of_an_independent_rewrite_over_300_steps(utility):
-    rate, decay, maturity = Fraction("0.015"), 0.9, 20
-    member = ContinualBackprop(float(rate), decay, maturity, utility, transfer=False, pool_every=10)
+    rate, decay, maturity = Fraction("0.015"), 0.98, 5  # so short a life that averages are far from corrected
+    member = ContinualBackprop(float(rate), decay, maturity, utility, transfer=False, pool_every=5)
     plain, activations, after, memory = jax.tree.map(np.asarray, trained(member))
     following = {"hidden_0": "hidden_1", "hidden_1": "output"}
     chosen = 0

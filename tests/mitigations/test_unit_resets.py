@@ -1,5 +1,6 @@
 """What every reset of units must do, on every kind of unit graph: dead units restart, and nothing else happens."""
 
+from dataclasses import replace
 from functools import lru_cache
 
 import jax
@@ -198,6 +199,15 @@ def test_anywhere_is_the_predicate_itself_for_one_run():
     assert [bool(jax.jit(anywhere)(jnp.array(p))) for p in (True, False)] == [True, False]
     nested = jax.vmap(jax.vmap(lambda p: jax.lax.cond(anywhere(p), lambda: 1, lambda: 0)))
     assert nested(jnp.eye(2, dtype=bool)).tolist() == [[1, 1], [1, 1]]
+
+
+@pytest.mark.parametrize("spec", [*RESETS, "cpr"])
+def test_a_network_without_a_unit_graph_is_refused(spec):
+    setting, *_ = prepared("mlp")
+    (member,) = build(spec, mitigations)
+    nameless = replace(setting, network=replace(setting.network, units=()))
+    with pytest.raises(UserError, match=f"{member.name} acts on units, and this network names none"):
+        member.optimizer(ADAM.build(per_entry=True), nameless)
 
 
 @pytest.mark.parametrize("spec", RESETS)
