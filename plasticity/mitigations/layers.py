@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from plasticity.network import Network, Params, Path, UnitLayer, get_at, norm_affine_mask, set_at
+from plasticity.network import Network, Params, Path, UnitLayer, get_at, set_at
 
 
 def fan_ins(params: Params, network: Network) -> Params:
@@ -17,11 +17,7 @@ def fan_ins(params: Params, network: Network) -> Params:
     0 for what has none: affine parameters of normalisations, coefficients of nonlinearities. A layer of the unit graph
     names its kernel and bias; of a layer outside it (the output) the bias is the `bias` beside the `kernel`.
     """
-    found = jax.tree.map(
-        lambda p, affine: 0 if affine or p.ndim < 2 else math.prod(p.shape[:-1]),
-        params,
-        norm_affine_mask(params, network),
-    )
+    found = jax.tree.map(lambda p: math.prod(p.shape[:-1]) if p.ndim > 1 else 0, params)
     beside = {layer.bias: layer.kernel for layer in network.units if layer.bias is not None}
     for keys, leaf in jax.tree_util.tree_leaves_with_path(params):
         path = tuple(key.key for key in keys)
