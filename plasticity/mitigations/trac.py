@@ -49,7 +49,8 @@ class TRAC(Mitigation):
     The published code recomputes D as (theta - theta_0) / (S + eps), which at S = 1e-8 is the rounding error of theta
     and forgets the path when S is 0. Here D is kept, and the update is S' D' - S D. So theta_0 is implicit, it is
     theta - S D: what others change (a projection, an event) moves the anchor instead of being undone, and a reset entry
-    starts a new path from its fresh value. The argument of erfi is limited to 9. g is the gradient as it comes in.
+    starts a new path from its fresh value. erfi is exact here to float precision, with its argument limited to 9; the
+    published approximation is off by up to 1% near 0. g is the gradient as it comes in.
     """
 
     reference = "Muppidi et al. 2024, arXiv:2405.16642 (s_prev 1e-8, eps 1e-8)"

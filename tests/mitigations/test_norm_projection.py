@@ -187,6 +187,21 @@ def test_nap_projects_without_changing_the_function(name, affine, activation):
     )
 
 
+@pytest.mark.parametrize("name", ["mlp", "minatar", "impala"])
+@pytest.mark.parametrize("architecture", [PLAIN, NOISY])
+def test_hidden_layers_without_biases(name, architecture):
+    """Neither biases nor their noise, in the parameters and in the unit graph; streams and outputs keep theirs."""
+    net = networks.get(name)().build(replace(architecture, bias=False, normalization="layer"))
+    params = jax.eval_shape(lambda: net.init(jax.random.key(0), jnp.ones((2, 10, 10, 1))))["params"]
+    for layer in net.units:
+        assert layer.bias is None
+        assert set(params[layer.name]) == ({"kernel", "noise_kernel"} if layer.noise else {"kernel"})
+    for kernel in (net.output_kernel, *net.other_outputs):
+        assert "bias" in params[kernel[0]]
+    if name == "impala":
+        assert "bias" in params["stage_0"]
+
+
 def test_the_joint_projection_would_change_the_function_of_other_activations():
     """Why they are refused."""
     member = NaP(affine="joint")
