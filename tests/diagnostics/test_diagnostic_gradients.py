@@ -164,6 +164,15 @@ def test_trees_that_do_not_match_are_told():
             diagnose(**given_, choose=[name])
 
 
+def test_cosines_and_norms_against_torch():
+    torch = pytest.importorskip("torch")
+    a, b = np.random.default_rng(0).normal(size=(2, 50)).astype(np.float32)
+    cosine = torch.nn.functional.cosine_similarity(torch.from_numpy(a), torch.from_numpy(b), dim=0)
+    assert float(gradients.cosine(a, b)) == pytest.approx(float(cosine), abs=1e-6)
+    difference = torch.linalg.vector_norm(torch.from_numpy(a) - torch.from_numpy(b))
+    assert float(gradients.noise(a, b)) == pytest.approx(float(difference) ** 2 / 2, rel=1e-5)
+
+
 # --- steps ----------------------------------------------------------------------------------------------------------
 
 

@@ -95,6 +95,21 @@ def test_against_an_independent_rewrite(seed, decay, tall):
         assert found[name] == pytest.approx(value, rel=5e-3 if name == "condition_number" else 1e-3), name
 
 
+@pytest.mark.parametrize("shape", [(32, 10), (10, 32)])
+def test_against_torch(shape):
+    torch = pytest.importorskip("torch")
+    phi = with_spectrum([5, 3, 1, 0.1, 1e-9], *shape)
+    full = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    for x in (phi, full):
+        theirs, found = torch.from_numpy(x), values(x)
+        np.testing.assert_allclose(
+            rank.singular_values(x), torch.linalg.svdvals(theirs), rtol=1e-4, atol=1e-6 * found["top_singular_value"]
+        )
+        assert found["numerical_rank"] == int(torch.linalg.matrix_rank(theirs))
+        assert found["top_singular_value"] == pytest.approx(float(torch.linalg.matrix_norm(theirs, 2)), rel=1e-5)
+    assert values(full)["condition_number"] == pytest.approx(float(torch.linalg.cond(torch.from_numpy(full))), rel=1e-3)
+
+
 @pytest.mark.parametrize(("rows", "columns"), [(40, 12), (12, 40)])
 def test_chosen_ranks_are_found(rows, columns):
     found = values(with_spectrum([5.0] * 7, rows, columns))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,6 +27,11 @@ def test_the_example_runs_and_explains(path):
     if need and importlib.util.find_spec(need) is None:
         pytest.skip(f"{need} is not installed")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "default"}
+    # Threads of PyTorch that wait for each other spin, where tests share the cores.
+    environment["OMP_NUM_THREADS"] = "1"
+    # Compiling is most of an example's time: it shares what the tests keep.
+    if kept := jax.config.jax_compilation_cache_dir:
+        environment |= {"JAX_COMPILATION_CACHE_DIR": kept, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.02"}
     run = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=300, env=environment)
     assert run.returncode == 0, run.stderr
     assert "No sign of plasticity loss" in run.stdout
