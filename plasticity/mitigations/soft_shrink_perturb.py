@@ -15,34 +15,35 @@ from plasticity.network import Params
 
 @mitigations.register("soft_shrink_perturb")
 class SoftShrinkPerturb(Mitigation):
-    """theta <- shrink theta + perturb theta_fresh after every `every` updates, a new theta_fresh each time.
+    """theta <- (1 - decay) theta + perturb theta_fresh after every `every` updates, a new theta_fresh each time.
 
     theta_fresh is drawn by the layers' own initialisers, and all parameters take part: scales of norms are drawn
     towards 1, their offsets and the biases towards their initial values. The optimiser's state stays. With every=1, as
-    published, each update draws a whole network, about what `noisy_decay` costs; a larger period with shrink and
-    perturb to match is much cheaper and almost the same: n updates shrink by shrink^n, and add draws with a deviation
-    of about sqrt(n) perturb around a mean of n perturb times the initialisers' mean.
+    published, each update draws a whole network, about what `noisy_decay` costs; a larger period with strengths to
+    match is much cheaper and almost the same: n updates shrink by (1 - decay)^n, and add draws with a deviation of
+    about sqrt(n) perturb around a mean of n perturb times the initialisers' mean. The decay is not multiplied by the
+    learning rate. It is given as 1 minus the published factor, which float32 would round by 1%.
     """
 
-    reference = "Juliani & Ash 2024, arXiv:2405.19153 (shrink 1 - 1e-6, perturb 1e-6)"
+    reference = "Juliani & Ash 2024, arXiv:2405.19153 (decay 1e-6, perturb 1e-6)"
     stage = "decay"
     cost = "a draw of the whole network in each update (of `every`)"
 
-    shrink: float = traced(1 - 1e-6, ge=0, le=1, help="factor on the parameters")
+    decay: float = traced(1e-6, ge=0, le=1, help="share of the parameters that is taken away")
     perturb: float = traced(1e-6, ge=0, help="factor on a fresh draw")
     every: int = static(1, ge=1, unit="updates", help="period")
 
     def neutral(self) -> Self:
-        return type(self)(shrink=1.0, perturb=0.0, every=self.every)
+        return type(self)(decay=0.0, perturb=0.0, every=self.every)
 
     def optimizer(
         self, tx: optax.GradientTransformationExtraArgs, setting: Setting
     ) -> optax.GradientTransformationExtraArgs:
         def after(step: Step, own: tuple[()]) -> tuple[Params, tuple[()]]:
             def act(updates: Params) -> Params:
-                # As a change of the update, which is none to the bit at shrink 1 and perturb 0.
+                # As a change of the update, which is none to the bit where both strengths are 0.
                 return jax.tree.map(
-                    lambda u, p, fresh: u - (1 - self.shrink) * (p + u) + self.perturb * fresh,
+                    lambda u, p, fresh: u - self.decay * (p + u) + self.perturb * fresh,
                     updates,
                     step.params,
                     setting.initializer(step.key)["params"],

@@ -126,7 +126,7 @@ def test_noisy_decay_by_hand_and_by_its_moments():
 
 def test_soft_shrink_and_perturb_by_hand():
     """.75 (theta + step) + .5 fresh, norm parameters too, in every second update only."""
-    tx = around(SoftShrinkPerturb(shrink=0.75, perturb=0.5, every=2))
+    tx = around(SoftShrinkPerturb(decay=0.25, perturb=0.5, every=2))
     same(one(tx, step=0), one(SGD))
     fresh = initializer(jax.random.fold_in(setting().key, 2))["params"]
     expected = jax.tree.map(lambda p, g, f: 0.75 * (p - LR * g) + 0.5 * f, PARAMS, GRADS[0], fresh)
