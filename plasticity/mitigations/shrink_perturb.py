@@ -23,7 +23,7 @@ class ShrinkPerturb(Mitigation):
         theta <- (1 - c) theta + c theta_0     at a switch      Hare & Tortoise     shrink_to_init(c)
         W <- a W + N(0, s^2)                   at a switch      DASH's baseline     shrink_gaussian(shrink=a, ...)
         theta <- (1 - lr w) theta + N(0, s^2)  in every update  Dohare et al. 2024  noisy_decay(decay=w, sigma=s)
-        theta <- a theta + b theta_fresh       in every update  the soft form       soft_shrink_perturb(shrink=a, ...)
+        theta <- (1 - c) theta + b theta_fresh in every update  the soft form       soft_shrink_perturb(c, b)
         theta <- (1 - c) theta + c theta_0     in every update  Plasticine, which gives 1 - c: not here
 
     Other code gives the variance s^2 where s stands, or multiplies it by the learning rate.

@@ -29,8 +29,8 @@ class SoftShrinkPerturb(Mitigation):
     stage = "decay"
     cost = "a draw of the whole network in each update (of `every`)"
 
-    decay: float = traced(1e-6, ge=0, le=1, help="share of the parameters that is taken away")
-    perturb: float = traced(1e-6, ge=0, help="factor on a fresh draw")
+    decay: float = traced(1e-6, ge=0, le=1, positional=True, help="share of the parameters that is taken away")
+    perturb: float = traced(1e-6, ge=0, positional=True, help="factor on a fresh draw")
     every: int = static(1, ge=1, unit="updates", help="period")
 
     def neutral(self) -> Self:
