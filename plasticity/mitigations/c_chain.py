@@ -34,7 +34,8 @@ class CChain(Mitigation):
     parameters are those of `lag` updates ago, and so before the first update.
 
     mode=ratio: c = strength mean |loss| / mean churn, so that the term is `strength` of the loss; means are
-    exponential, of length `window` (the source's are flat), and c is `start` in the first `warmup` updates.
+    exponential, of length `window` (the source's are flat), and c is `start` in the first `warmup` updates
+    (the source's numbers; in a shorter run `start` would be all there is).
     mode=fixed: c = strength. In the source's code history index 2 counts the current parameters: it is one update ago,
     lag=1 here. All parameters take part, as far as outputs depend on them.
     """

@@ -1,4 +1,5 @@
-"""Outputs in target units from a network that is trained on normalised targets (van Hasselt et al. 2016, 1602.07714).
+"""Outputs in target units from a network that is trained on normalised targets (van Hasselt et al. 2016,
+arXiv:1602.07714).
 
 With mean m and deviation s of the targets the outputs are s n(x) + m, n the network without this. Predictions, scores,
 errors and bootstrapped targets then need no notion of the normalisation. The gradient that flows into n is multiplied
