@@ -16,15 +16,19 @@ class SpectralNorm(Mitigation):
 
     A convolution's kernel is a matrix of all its inputs by channels, as in the source. The vector of the iteration is
     kept beside the parameters; the gradient passes through W and sigma, not through the vector. Biases are left alone.
-    `layers`: all, hidden (all but outputs: with outputs too a network of ReLUs has a slope of at most 1), or
-    last_hidden, the one before the output (one layer alone is also what Gogianu et al. normalise in DQN).
+    `layers`: all, hidden (all but outputs: with outputs too a network of ReLUs has a slope of at most 1), last_hidden,
+    the one before the output (one layer alone is also what Gogianu et al. normalise in DQN), or first_dense, the first
+    dense hidden layer, as Lyle et al. have it in their comparison of interventions.
 
     The function does not depend on the length of W, so that a growing W learns more slowly. Resets of units draw W and
     leave the vector, which follows; emptying rows of the next layer changes its sigma, so that recycling a dead unit
     scales what that layer's units get from the others.
     """
 
-    reference = "Miyato et al. 2018, arXiv:1802.05957; in DQN Gogianu et al. 2021, arXiv:2105.05246"
+    reference = (
+        "Miyato et al. 2018, arXiv:1802.05957; in DQN Gogianu et al. 2021, arXiv:2105.05246; "
+        "against loss of plasticity Lyle et al. 2023, arXiv:2303.01486"
+    )
     cost = "two products of each kernel with a vector"
     stage = "kernel"
 

@@ -69,9 +69,9 @@ def sparse(options: Sparse) -> Any:
     def draw(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
         fan_in = math.prod(shape[:-1])
         values = jax.random.uniform(named(key, "values"), (fan_in, shape[-1]), dtype, -(fan_in**-0.5), fan_in**-0.5)
-        order = jnp.argsort(jax.random.uniform(named(key, "places"), values.shape), axis=0)
-        places = jnp.argsort(order, axis=0)
-        return jnp.where(places < options.zeros(fan_in), 0.0, values).reshape(shape)
+        zero = jnp.broadcast_to(jnp.arange(fan_in)[:, None] < options.zeros(fan_in), values.shape)
+        zero = jax.random.permutation(named(key, "places"), zero, axis=0, independent=True)
+        return jnp.where(zero, 0.0, values).reshape(shape)
 
     return draw
 

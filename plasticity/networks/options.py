@@ -13,11 +13,13 @@ from plasticity.errors import unknown
 #: Added to the variance, by kind: each source's own, and Flax's for `layer` and `rms`, whose sources state none.
 EPSILON = {"layer": 1e-6, "rms": 1e-6, "group": 1e-5, "batch": 1e-5, "batch_renorm": 1e-3, "hybrid": 1e-5}
 KERNELS = ("plain", "weight_norm", "spectral_norm")
-#: Which layers: in them a kernel's place is `hidden`, `last_hidden` or `output`.
+#: Which layers: in them a kernel's place is `hidden`, `last_hidden` or `output`. `first_dense` is the first dense layer
+#: of the hidden ones, whatever its place (in both streams, if there is none before them).
 PLACES = {
     "all": ("hidden", "last_hidden", "output"),
     "hidden": ("hidden", "last_hidden"),
     "last_hidden": ("last_hidden",),
+    "first_dense": (),
 }
 
 
@@ -55,9 +57,10 @@ class Kernels:
     kind: str = "plain"
     layers: str = "all"
 
-    def at(self, place: str) -> str:
+    def at(self, place: str, first_dense: bool = False) -> str:
         """The kind of a kernel at a place."""
-        return self.kind if place in PLACES[self.layers] else "plain"
+        chosen = place in PLACES[self.layers] or (first_dense and self.layers == "first_dense")
+        return self.kind if chosen else "plain"
 
 
 PLAIN = Kernels()

@@ -123,6 +123,7 @@ class Forward:
     noise: jax.Array | None = None
     train: bool = False
     activations: dict[str, Activation] = field(default_factory=dict)
+    first_dense: bool = True
 
     def prepare(self, x: jax.Array) -> jax.Array:
         """Inputs in the compute type; uint8 is taken as grey levels, scaled to 0 .. 1."""
@@ -148,7 +149,8 @@ class Forward:
 
     def dense(self, name: str, x: jax.Array, width: int, noisy: bool = False, place: str = "hidden") -> jax.Array:
         """A hidden dense layer. place: of its kernel, see `options.PLACES`."""
-        return self.activate(name, self.linear(name, x, width, noisy, self.style.bias, place))
+        first, self.first_dense = self.first_dense, False
+        return self.activate(name, self.linear(name, x, width, noisy, self.style.bias, place, first))
 
     def end(self, x: jax.Array, hidden: str, width: int) -> jax.Array:
         """Last hidden layer(s) and output(s): `[batch, predictions * outputs]` in float32.
@@ -163,7 +165,10 @@ class Forward:
                 jnp.float32
             )
 
+        first = self.first_dense
+
         def end(stream: str, predictions: int) -> jax.Array:
+            self.first_dense = first
             last = self.dense(f"{stream}_hidden", x, width, noisy, "last_hidden")
             self.auxiliary(f"{stream}_auxiliary", last)
             outputs = self.linear(f"{stream}_output", last, predictions * style.outputs, noisy, place="output")
@@ -179,12 +184,19 @@ class Forward:
             Unused(self.style.auxiliary, self.style.init, name=name)(x)
 
     def linear(
-        self, name: str, x: jax.Array, width: int, noisy: bool = False, bias: bool = True, place: str = "hidden"
+        self,
+        name: str,
+        x: jax.Array,
+        width: int,
+        noisy: bool = False,
+        bias: bool = True,
+        place: str = "hidden",
+        first: bool = False,
     ) -> jax.Array:
-        """A dense layer without a nonlinearity."""
+        """A dense layer without a nonlinearity. first: of the dense hidden layers."""
         style = self.style
-        deviation = style.noise if noisy else 0.0
-        return Linear(width, style.init, deviation, bias, style.kernels.at(place), name=name)(x, self.noise)
+        deviation, kind = style.noise if noisy else 0.0, style.kernels.at(place, first)
+        return Linear(width, style.init, deviation, bias, kind, name=name)(x, self.noise)
 
 
 class Graph:

@@ -254,6 +254,7 @@ def test_the_start_is_close_already():
         ("spectral_norm", {"hidden_0", "hidden_1", "hidden_2", "output"}),
         ("spectral_norm(hidden)", {"hidden_0", "hidden_1", "hidden_2"}),
         ("spectral_norm(last_hidden)", {"hidden_2"}),
+        ("spectral_norm(first_dense)", {"hidden_0"}),
     ],
 )
 def test_the_layers_that_are_asked_for_are_normalised(spec, names):
@@ -267,8 +268,10 @@ def test_the_layers_that_are_asked_for_are_normalised(spec, names):
 
 
 def test_last_hidden_layers_of_streams_and_behind_convolutions():
-    _, variables, _ = network("spectral_norm(last_hidden)", "minatar(8, features=4)", predictions=2, dueling=True)
-    assert variables["spectral_stats"].keys() == {"value_hidden", "advantage_hidden"}
+    for layers in ("last_hidden", "first_dense"):  # the same here
+        spec = f"spectral_norm({layers})"
+        _, variables, _ = network(spec, "minatar(8, features=4)", predictions=2, dueling=True)
+        assert variables["spectral_stats"].keys() == {"value_hidden", "advantage_hidden"}
     _, variables, _ = network("spectral_norm(hidden)", "minatar(8, features=4)")
     assert {name: leaf["u"].shape for name, leaf in variables["spectral_stats"].items()} == {
         "conv_0": (4,),

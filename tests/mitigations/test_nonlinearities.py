@@ -68,8 +68,9 @@ def test_aid_is_random_in_training_with_a_key_only():
     assert np.any(output(a, True) != output())
     assert np.any(output(a, True) != output(b, True))
     _, seen, _ = net.apply(variables, X, a, True)
-    first, second = (np.asarray(seen[name].post == 0) for name in ("hidden_0", "hidden_1"))
-    assert np.any(first != second)  # layers draw on their own
+    negative = [np.where(z > 0, h == 0, h != 0) for z, h in (seen["hidden_0"], seen["hidden_1"])]
+    assert 0.3 < np.mean(negative[0]) < 0.7
+    assert np.any(negative[0] != negative[1])  # layers draw on their own
 
 
 def test_aid_trains_on_draws_and_with_drop_zero_as_relu():
