@@ -67,7 +67,7 @@ def dead_mask(
     z = as_rows(pre)
     if isinstance(activation, str) and NONLINEARITIES[activation].learned:
         moved, followed = (jnp.max(jnp.abs(x - x[0]), axis=0) for x in (z, post))
-        return (moved > 0) & (followed < dead_tolerance * moved)
+        return followed < dead_tolerance * moved
     phi = (lambda z: NONLINEARITIES[activation].apply(z, 0.0)) if isinstance(activation, str) else activation
     _, slope = jax.jvp(phi, (z,), (jnp.ones_like(z),))
     return (own_features(jnp.max(jnp.abs(slope), axis=0), z.shape[-1]) < dead_tolerance).all(axis=0)
