@@ -70,7 +70,7 @@ def test_aid_is_random_in_training_with_a_key_only():
     _, seen, _ = net.apply(variables, X, a, True)
     negative = [np.where(z > 0, h == 0, h != 0) for z, h in (seen["hidden_0"], seen["hidden_1"])]
     assert 0.3 < np.mean(negative[0]) < 0.7
-    assert np.any(negative[0] != negative[1])  # layers draw on their own
+    assert np.mean(negative[0] != negative[1]) > 0.2  # layers draw on their own
 
 
 def test_aid_trains_on_draws_and_with_drop_zero_as_relu():
