@@ -8,9 +8,11 @@ took on the same task; runs of other groups shared the machine, so it is an indi
 
 from __future__ import annotations
 
+import math
 from html import escape
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from analysis import page
@@ -45,8 +47,8 @@ def table(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
 def cost(study: Study) -> pd.DataFrame:
     """Time of an update over that of no mitigation on the same task; columns as in `table`, without intervals."""
     seconds = {group: record.get("seconds_an_update") for group, record in study.provenance}
-    runs = study.runs.assign(value=[seconds.get(Path(group).name) for group in study.runs["group"]])
-    runs = runs.dropna(subset="value")
+    taken = [float(seconds.get(Path(group).name) or math.nan) for group in study.runs["group"]]
+    runs = study.runs.assign(value=np.array(taken)).dropna(subset="value")
     mean = runs.groupby(["task", "combination"], observed=True)["value"].agg(["mean", "size"]).reset_index()
     plain = dict(mean.loc[mean["combination"] == NONE, ["task", "mean"]].itertuples(index=False, name=None))
     mean = mean[mean["task"].isin(list(plain))]
@@ -66,7 +68,7 @@ def section(frame: pd.DataFrame, study: Study) -> str:
 def _of_task(found: pd.DataFrame, key: str, study: Study) -> str:
     shown = [name for name in (*COLUMNS, COST) if (found["name"] == name).any()]
     cells = {(r.combination, r.what): r for r in found.rename(columns={"name": "what"}).itertuples()}
-    score = {c: cells[c, END].value if (c, END) in cells else float("-inf") for c in study.combinations}
+    score = {c: float(getattr(cells.get((c, END)), "value", -math.inf)) for c in study.combinations}
     rows = []
     for c in sorted(score, key=lambda c: -score[c]):
         if not any((c, name) in cells for name in shown):

@@ -36,7 +36,7 @@ from tasks.train import base_head
 SCALED: dict[str, str] = {
     "l2": "l2(5e-3)",
     "batch_renorm": "batch_renorm(warm_up=100)",
-    "c_chain": "c_chain(window=300, warmup=100)",
+    "c_chain": "c_chain(mode=fixed)",  # the ratio's warm-up would be the whole run
     "cpr": "cpr(every=100)",
     "hare_tortoise": "hare_tortoise(0.99, every=100)",
     "redo": "redo(every=100)",
