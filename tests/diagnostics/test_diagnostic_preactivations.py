@@ -99,6 +99,11 @@ def test_constant_units_have_bounded_comparisons():
     assert values(varying, constant)["preactivation_shift"] == pytest.approx(1e6)
     assert values(varying, constant)["preactivation_log_std_ratio"] == pytest.approx(np.log(1e6), rel=1e-5)
     assert values(constant, varying)["preactivation_log_std_ratio"] == pytest.approx(-np.log(1e6), rel=1e-5)
+    # Means of equal numbers over another number of rows differ by rounding, which is no shift.
+    units = np.linspace(0.1, 1, 7, dtype=np.float32)
+    before = np.broadcast_to(units, (3, 7))
+    for rows in (5, 11, 1001):
+        assert not preactivations.shift(np.broadcast_to(units, (rows, 7)), before).any()
     found = values(constant)
     assert [found[name] for name in POOLED] == pytest.approx([0.1, 0, 0, 0])
 
