@@ -92,7 +92,7 @@ def describe_config(
     fields = dataclasses.fields(cls)  # pyrefly: ignore
     if fields:
         table = _table("fields", "field", "type", "default")
-        table.add_column("range", max_width=11)
+        table.add_column("range", max_width=18, overflow="fold")
         table.add_column("help")
         for f in sorted(fields, key=lambda f: f.name in last):
             table.add_row(f.name, *(escape(text) for text in _columns(f)))
