@@ -1,16 +1,18 @@
 """What each diagnostic costs, in training steps of the network that it measures; PyTorch and NumPy beside it.
 
-python -m benchmarks.diagnostic_costs [seconds]
+python -m benchmarks.diagnostic_costs [seconds [widths ...]]
 
 Three sizes, 784-128-128-10 at batch 512 to 784-2048-2048-10 at batch 4096: ReLU, Adam, measured on the training batch.
 Times are CPU time of one core, to which the process is bound before any library counts the cores: what a busy machine
 disturbs least. Each is the lowest of a few that alternate with training steps. Diagnostics that share a decomposition
 are timed alone: a set of them costs less than their sum. `seconds` bounds each size's share for the diagnostics one by
-one (default 30): first one for each way of computing, then the others; those that did not fit are named.
+one (default 30): first one for each way of computing, then the others; those that did not fit are named. `widths`: only
+these sizes; rows of the others stay in the results. The largest size is timed once.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -23,7 +25,7 @@ import numpy as np
 import optax
 
 import plasticity
-from benchmarks.common import Workload, machine, report, save
+from benchmarks.common import RESULTS, Workload, machine, report, save
 from plasticity import curvature
 from plasticity.diagnostics import diagnose, diagnostics, get
 from plasticity.diagnostics.rank import paths
@@ -72,6 +74,7 @@ class Case:
 
         moved, state, updates = step(self.params, state)
         self.step = lambda: jax.block_until_ready(step(self.params, state))
+        self.repeats = 1 if work.batch > 2048 else 3
         self.given: dict[str, Any] = {
             "activations": jax.jit(forward)(moved, self.x)[1],
             "reference_activations": jax.jit(forward)(self.params, self.x)[1],
@@ -86,10 +89,11 @@ class Case:
         }
 
     def measuring(self, choose: tuple[str, ...], spectrum: str = "exact") -> Callable[[], Any]:
-        compiled = jax.jit(lambda given: diagnose(**given, choose=choose, spectrum=spectrum))
         # Only what is asked for is passed: arrays that nobody reads would still be handed over.
         needs = {need for name in choose for need in diagnostics()[name].needs}
         given = {name: value for name, value in self.given.items() if name in needs or name == "activations"}
+        program = jax.jit(lambda given: diagnose(**given, choose=choose, spectrum=spectrum))
+        compiled = program.lower(given).compile()
         return lambda: jax.block_until_ready(compiled(given))
 
 
@@ -117,9 +121,8 @@ def seconds(call: Callable[[], Any]) -> float:
 
 
 def in_steps(case: Case, call: Callable[[], Any], repeats: int = 3) -> dict[str, float]:
-    """The lowest time of a call and of a step, measured in turns, and their ratio."""
-    call()
-    times = [(seconds(call), seconds(case.step)) for _ in range(repeats)]
+    """The lowest time of a compiled call and of a step, measured in turns, and their ratio."""
+    times = [(seconds(call), seconds(case.step)) for _ in range(min(repeats, case.repeats))]
     own, step = (min(column) for column in zip(*times, strict=True))
     return {"ms": 1e3 * own, "a step, ms": 1e3 * step, "steps": own / step}
 
@@ -135,6 +138,7 @@ def sets(work: Workload, case: Case) -> list[dict[str, Any]]:
         "three ranks, gram": case.measuring(("srank", "effective_rank", "stable_rank"), "gram"),
     }
     rows = []
+    calls["Monitor.record, as it comes"]()  # compiles
     for name, call in calls.items():
         row = {"network": str(work), "what": name, **in_steps(case, call)}
         if name.startswith("Monitor"):
@@ -178,9 +182,7 @@ def beside(work: Workload, case: Case) -> list[dict[str, Any]]:
     rows = []
     for name, (by_torch, by_numpy) in pairs.items():
         own, rows_of = case.measuring((name,)), {}
-        for call in (own, by_torch, by_numpy):
-            call()
-        for _ in range(3):
+        for _ in range(case.repeats):
             for label, call in (("here", own), ("PyTorch", by_torch), ("NumPy", by_numpy)):
                 rows_of[f"{label}, ms"] = min(rows_of.get(f"{label}, ms", np.inf), 1e3 * seconds(call))
         rows.append({"network": str(work), "what": f"{name} beside", **rows_of})
@@ -234,25 +236,27 @@ def curved(work: Workload, case: Case) -> list[dict[str, Any]]:
         memory = compiled.memory_analysis()
         row |= in_steps(case, lambda compiled=compiled: jax.block_until_ready(compiled(params)), 2)
         rows.append(row | {"memory, MB": memory.temp_size_in_bytes / 1e6})
-        print(rows[-1], flush=True)
     return rows
 
 
-def main(budget: float = 30) -> None:
+def main(budget: float = 30, *widths: float) -> None:
     if len(os.sched_getaffinity(0)) > 1:
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
         os.execv(sys.executable, sys.orig_argv)  # libraries have counted the cores already
-    origin, rows = machine(), []
-    for work in SIZES:
+    origin, sizes = machine(), [work for work in SIZES if not widths or work.width in widths]
+    measured, file = {str(work) for work in sizes}, RESULTS / "diagnostic_costs.json"
+    kept = json.loads(file.read_text())["rows"] if widths and file.exists() else []
+    rows = [row for row in kept if row["network"] not in measured]
+    for work in sizes:
         case = Case(work)
-        for part in (sets(work, case), beside(work, case)):
-            rows += part
-            for row in part:
-                print(row, flush=True)
+        parts = [lambda: sets(work, case), lambda: beside(work, case), lambda: one_by_one(work, case, budget)]  # noqa: B023
         if work == CURVED:
-            rows += curved(work, case)
-        rows += one_by_one(work, case, budget)
-        save("diagnostic_costs", origin, rows)
+            parts.append(lambda: curved(work, case))  # noqa: B023
+        for part in parts:
+            new = part()
+            rows += new
+            print(*new, sep="\n", flush=True)
+            save("diagnostic_costs", origin, rows)
     report("diagnostic_costs", origin, rows)
 
 
