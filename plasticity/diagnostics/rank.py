@@ -19,8 +19,8 @@ feature rank without the square root of rows. A zero matrix has rank 0 in all fo
 features gives NaN.
 
 Where singular values come from. A decomposition of Phi itself is exact. Eigenvalues of the Gram matrix Phi^T Phi (or
-Phi Phi^T, whichever is smaller) are several times cheaper, but in float32 they lose whatever is below 1e-3 of s_1, and
-are set to 0 there. Three kinds of diagnostics follow from that; `paths` tells which kind ran.
+Phi Phi^T, whichever is smaller) are cheaper (by a third in `benchmarks/`), but in float32 they lose whatever is below
+1e-3 of s_1, and are set to 0 there. Three kinds of diagnostics follow from that; `paths` tells which kind ran.
 
     squares only     stable rank, PCA rank, top singular value, its share of the energy: what is lost is below 1e-6
                      of the largest square each, so the Gram matrix is used unless somebody else needs the
