@@ -50,7 +50,7 @@ class UnitLayer:
     """One hidden layer of the unit graph.
 
     Units lie along the last axis of `kernel` (`[..., in, units]`) and of `bias`. `norm_scale` and `norm_bias` are
-    the affine parameters of the normalisation that stands between the kernel and the nonlinearity, if any. `noise`
+    the affine parameters of the normalisation that stands between the kernel and the nonlinearity, if any. `further`
     are further incoming parameters laid out as kernel and bias: the deviations of a noisy layer, and the gains of a
     kernel with weight normalisation (`[units]`).
     """
@@ -62,7 +62,7 @@ class UnitLayer:
     norm_scale: Path | None
     norm_bias: Path | None
     outgoing: tuple[Outgoing, ...]
-    noise: tuple[Path, ...] = ()
+    further: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ class CPR(Mitigation):
             before = target = optax.apply_updates(seen.params, updates)
             for layer in layers:
                 p = share(memory[layer.name])
-                for path in (layer.kernel, layer.bias, layer.norm_scale, layer.norm_bias, *layer.noise):
+                for path in (layer.kernel, layer.bias, layer.norm_scale, layer.norm_bias, *layer.further):
                     if path is not None:
                         target = set_at(target, path, (1 - p) * get_at(target, path) + p * get_at(fresh, path))
             for layer in layers:

@@ -41,7 +41,7 @@ def under(params: Params, places: Sequence[Path]) -> Params:
 
 def weights(layer: UnitLayer, params: Params) -> list[Path]:
     """A layer's kernel, and the kernel of its noise if it is a noisy one: what scales together."""
-    return [path for path in (layer.kernel, *layer.noise) if get_at(params, path).ndim > 1]
+    return [path for path in (layer.kernel, *layer.further) if get_at(params, path).ndim > 1]
 
 
 def joint_norm(params: Params, paths: Sequence[Path]) -> jax.Array:

@@ -99,7 +99,7 @@ def _affine(layer: UnitLayer) -> list[Any]:
 
 def _between_norms(network: Network) -> list[UnitLayer]:
     """Normalised layers that nothing but normalised layers read."""
-    normalised = {path for layer in network.units if layer.norm_scale for path in (layer.kernel, *layer.noise)}
+    normalised = {path for layer in network.units if layer.norm_scale for path in (layer.kernel, *layer.further)}
     return [
         layer
         for layer in network.units

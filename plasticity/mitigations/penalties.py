@@ -32,7 +32,7 @@ def roles(params: Params, network: Network) -> Roles:
     norms = {path for layer in layers for path in (layer.norm_scale, layer.norm_bias)} | set(network.norms)
     gain_names = {layer.norm_scale[-1] for layer in layers if layer.norm_scale}
     # An output layer's deviations are outgoing kernels too: they are named as those of the hidden layers before it.
-    noise_names = {path[-1] for layer in layers for path in layer.noise}
+    noise_names = {path[-1] for layer in layers for path in layer.further}
     outgoing = {o.kernel for layer in layers for o in layer.outgoing}
     kernels = {layer.kernel for layer in layers} | outgoing | {network.output_kernel, *network.other_outputs}
     kernel_names = {path[-1] for path in kernels if path} - noise_names

@@ -36,7 +36,7 @@ def overwrite(
         touched = set_at(touched, path, get_at(touched, path) | mask)
 
     for layer in layers:
-        for path in (layer.kernel, layer.bias, layer.norm_scale, layer.norm_bias, *layer.noise):
+        for path in (layer.kernel, layer.bias, layer.norm_scale, layer.norm_bias, *layer.further):
             if path is not None:
                 write(path, masks[layer.name], get_at(fresh, path))
     for layer in layers:

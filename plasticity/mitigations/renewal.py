@@ -46,7 +46,7 @@ def hidden_layers(network: Network, last: int) -> list[Path]:
 
 
 def _own_paths(layer: UnitLayer) -> list[Path]:
-    paths = (layer.kernel, layer.bias, layer.norm_scale, layer.norm_bias, *layer.noise)
+    paths = (layer.kernel, layer.bias, layer.norm_scale, layer.norm_bias, *layer.further)
     return [path for path in paths if path is not None]
 
 

@@ -241,7 +241,7 @@ class Graph:
             norm_scale=(f"norm_{name}", "scale") if self.style.normalized else None,
             norm_bias=(f"norm_{name}", "bias") if self.style.normalization.offset else None,
             outgoing=(),
-            noise=noise + gains,
+            further=noise + gains,
         )
 
     def norm(self, name: str) -> None:

@@ -120,15 +120,15 @@ def test_weight_norm_starts_as_the_plain_network_and_the_graph_has_its_gains(net
         )
     np.testing.assert_allclose(ours.apply(variables, x)[0], plain.apply(theirs, x)[0], rtol=1e-4, atol=1e-5)
     for unit in ours.units:
-        assert unit.noise == ((unit.name, "gain"),)
+        assert unit.further == ((unit.name, "gain"),)
     assert not any(jax.tree.leaves(norm_affine_mask(params, ours)))
 
 
 def test_noisy_layers_have_deviations_and_a_gain():
     net, variables, _ = network("weight_norm", predictions=3, dueling=True, noise=0.5)
     last = {unit.name: unit for unit in net.units}["value_hidden"]
-    assert last.noise == tuple(("value_hidden", leaf) for leaf in ("noise_kernel", "noise_bias", "gain"))
-    assert all(get_at(variables["params"], path).shape[-1] == last.units for path in last.noise)
+    assert last.further == tuple(("value_hidden", leaf) for leaf in ("noise_kernel", "noise_bias", "gain"))
+    assert all(get_at(variables["params"], path).shape[-1] == last.units for path in last.further)
 
 
 MASKS = {name: jnp.arange(8) == unit for name, unit in {"hidden_0": 2, "hidden_1": 5, "hidden_2": 0}.items()}
@@ -147,7 +147,7 @@ def test_a_reset_redraws_a_units_direction_and_length_together():
     fresh = net.init(jax.random.key(1), X)["params"]
     recycled, touched = overwrite(params, fresh, MASKS, net.units)
     for unit in net.units:
-        mask, (gain,) = np.asarray(MASKS[unit.name]), unit.noise
+        mask, (gain,) = np.asarray(MASKS[unit.name]), unit.further
         np.testing.assert_array_equal(get_at(recycled, gain), np.where(mask, get_at(fresh, gain), get_at(params, gain)))
         np.testing.assert_array_equal(get_at(touched, gain), mask)
 

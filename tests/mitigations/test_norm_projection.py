@@ -195,7 +195,7 @@ def test_hidden_layers_without_biases(name, architecture):
     params = jax.eval_shape(lambda: net.init(jax.random.key(0), jnp.ones((2, 10, 10, 1))))["params"]
     for layer in net.units:
         assert layer.bias is None
-        assert set(params[layer.name]) == ({"kernel", "noise_kernel"} if layer.noise else {"kernel"})
+        assert set(params[layer.name]) == ({"kernel", "noise_kernel"} if layer.further else {"kernel"})
     for kernel in (net.output_kernel, *net.other_outputs):
         assert "bias" in params[kernel[0]]
     if name == "impala":

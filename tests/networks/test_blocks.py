@@ -188,7 +188,7 @@ def test_the_unit_graph_names_what_feeds_and_reads_the_layer_inside_each_block(k
     for name in ("block_0", "block_1"):
         layer = graph[name]
         assert layer.units == WIDTH * EXPANSION
-        paths = [layer.kernel, layer.bias, layer.norm_scale, layer.norm_bias, *layer.noise]
+        paths = [layer.kernel, layer.bias, layer.norm_scale, layer.norm_bias, *layer.further]
         named = {path for path in paths if path is not None}
         feeding = {(module, leaf) for module in (name, f"norm_{name}") if module in params for leaf in params[module]}
         assert named == feeding
@@ -210,7 +210,7 @@ def test_recycling_dead_units_leaves_the_output_unchanged_to_the_bit(kind, optio
         masks = {layer.name: jnp.isin(jnp.arange(layer.units), jnp.array([0, 3])) for layer in chosen}
         killed = params
         for layer in chosen:
-            for path in (layer.kernel, layer.bias, *layer.noise):
+            for path in (layer.kernel, layer.bias, *layer.further):
                 if path is not None:
                     killed = set_at(killed, path, jnp.where(masks[layer.name], 0.0, get_at(killed, path)))
         recycled, _ = overwrite(killed, fresh, masks, chosen)

@@ -115,10 +115,10 @@ def test_paths_and_fan_out(name, option):
         else:
             assert layer.norm_scale is layer.norm_bias is None
         if "noise" in options and behind_torso:
-            assert layer.noise == ((layer.name, "noise_kernel"), (layer.name, "noise_bias"))
+            assert layer.further == ((layer.name, "noise_kernel"), (layer.name, "noise_bias"))
         else:
-            assert layer.noise == ()
-        assert all(get_at(it.params, path).shape[-1] == units for path in (*incoming, *layer.noise))
+            assert layer.further == ()
+        assert all(get_at(it.params, path).shape[-1] == units for path in (*incoming, *layer.further))
         # Readers: every kernel, and its deviations where the reader is noisy.
         expected = [(reader, "kernel") for reader in readers]
         expected += [(reader, "noise_kernel") for reader in readers if "noise_kernel" in it.params[reader]]
@@ -174,7 +174,7 @@ def killed(params, layers, units):
 def emptied(params, layers, units):
     at = jnp.array(units)
     for layer in layers:
-        for path in (layer.kernel, layer.bias, *layer.noise):
+        for path in (layer.kernel, layer.bias, *layer.further):
             params = set_at(params, path, get_at(params, path).at[..., at].set(0.0))
     return params
 
