@@ -73,7 +73,7 @@ def run(
         study: name of a study, as `list` shows it.
         scale: size of the study, as `list` shows them.
         out: results folder; default runs/STUDY-SCALE.
-        also: further diagnostics to record, such as 'pca_rank zero_activations'; the runs then have ids of their own.
+        also: further diagnostics to record, such as 'pca_rank zero_activation_share'; the runs then have ids of their own.
         executor: inline (this process) or processes (one process a core).
         workers: processes at a time; 0 means one per core.
         lanes: most runs in a group; 0 chooses by the kind of device.
@@ -139,7 +139,7 @@ def grid(
         network: one or more network specs; default mlp, with games the agent's own.
         optimizer: one or more optimiser specs; default adam, with games the agent's own.
         seeds: number of seeds, from 0.
-        also: further diagnostics to record, such as 'pca_rank zero_activations'.
+        also: further diagnostics to record, such as 'pca_rank zero_activation_share'.
         out: results folder; default runs/NAME.
         executor: inline (this process) or processes (one process a core).
         workers: processes at a time; 0 means one per core.

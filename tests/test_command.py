@@ -82,7 +82,8 @@ def test_list_of_one_family_shows_defaults_and_references(capsys):
 
 
 @pytest.mark.parametrize(("family", "member"), [(f, m) for f, m in MEMBERS if f in LISTED])
-def test_describe_shows_every_field_with_default_unit_and_range(family, member, capsys):
+def test_describe_shows_every_field_with_default_unit_and_range(family, member, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "240")  # no help is wrapped, so a line begins with a field's name once
     assert main(["describe", member]) == 0
     shown = capsys.readouterr().out
     cls = FAMILIES[family].get(member)
