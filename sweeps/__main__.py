@@ -73,7 +73,7 @@ def run(
         study: name of a study, as `list` shows it.
         scale: size of the study, as `list` shows them.
         out: results folder; default runs/STUDY-SCALE.
-        also: further diagnostics to record, such as 'pca_rank zero_activation_share'; the runs then have ids of their own.
+        also: further diagnostics, such as 'pca_rank zero_activation_share'; the runs then have ids of their own.
         executor: inline (this process) or processes (one process a core).
         workers: processes at a time; 0 means one per core.
         lanes: most runs in a group; 0 chooses by the kind of device.
