@@ -114,7 +114,10 @@ def test_two_heads_are_refused(capsys, idle):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["run", "factoral"], "unknown study 'factoral'. Did you mean 'factorial'? Allowed: factorial"),
+        (
+            ["run", "factoral"],
+            "unknown study 'factoral'. Did you mean 'factorial'? Allowed: agents, all_mitigations, factorial",
+        ),
         (["plan", "factoral"], "unknown study 'factoral'. Did you mean 'factorial'?"),
         (["run", "factorial", "--scale", "labtop"], "Did you mean 'laptop'? Allowed: laptop, paper, smoke"),
         (["run", "factorial", "--scale", "smoke", "--executor", "slum"], "unknown executor 'slum'"),
