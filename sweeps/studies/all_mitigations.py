@@ -49,8 +49,8 @@ MARGIN = 0.05
 
 
 def member(name: str) -> str:
-    """The spec text with which a mitigation takes part."""
-    return SCALED.get(name, name)
+    """The canonical spec text with which a mitigation takes part."""
+    return spec.to_text(spec.build(SCALED.get(name, name), mitigations))
 
 
 def fits(task_text: str, *members: str) -> bool:
@@ -115,9 +115,8 @@ class Design:
         pair = together(NORM, member("l2"))
 
         def ahead(name: str) -> Contrast:
-            alone = spec.to_text(spec.build(member(name), mitigations))
             terms = (
-                (1.0, Outcome("label_reset", alone, last=self.late)),
+                (1.0, Outcome("label_reset", member(name), last=self.late)),
                 (-1.0, Outcome("label_reset", pair, last=self.late)),
             )
             words = f"{TASKS['label_reset']}: {name} alone minus layer norm + L2, late tasks"
@@ -170,6 +169,13 @@ def gpu() -> Scale:
     ).scale("400,000 updates a run, for a GPU; not run by us; strengths are those of the laptop scale")
 
 
+#: What figures and tables call members whose name with spaces is not what people say.
+LABELS = {"l2": "L2", "l2_init": "L2-init", "redo": "ReDo", "regrama": "ReGraMa", "crelu": "CReLU", "gelu": "GELU"} | {
+    "cpr": "CPR", "sam": "SAM", "nap": "NaP", "upgd": "UPGD", "dash": "DASH", "fire": "FIRE", "trac": "TRAC",
+    "infer": "InFeR", "elu": "ELU", "aid": "AID", "popart": "PopArt", "hl_gauss": "HL-Gauss", "c_chain": "C-CHAIN",
+}  # fmt: skip
+FACTORS = [name for name in mitigations.members() if name not in (*LEFT_OUT, NORM)]
+
 STUDY = Study(
     name="all_mitigations",
     title="What does each mitigation do, alone and beside layer norm?",
@@ -181,6 +187,6 @@ STUDY = Study(
     ),
     scales={"smoke": smoke, "laptop": laptop, "gpu": gpu},
     task_labels=TASKS,
-    factors={NORM: "layer norm"},
+    factors={NORM: "layer norm"} | {member(name): LABELS.get(name, name.replace("_", " ")) for name in FACTORS},
     reference=FRESH,
 )

@@ -102,7 +102,10 @@ def test_id_is_pinned():
             "network": {"name": "mlp", "width": 8, "depth": 2},
             "optimizer": {"name": "adam", "lr": 0.001, "b1": 0.9, "b2": 0.999, "eps": 1e-8, "eps_root": 0.0},
             "mitigations": [{"name": "layer_norm"}, {"name": "l2", "strength": 0.001}],
-            "measure": {"name": "measure", "points": "end", "reference": 256, "ranks_every": 0},
+            "measure": {
+                **{"name": "measure", "points": "end", "reference": 256, "ranks_every": 0, "also": ""},
+                **{"probe_every": 0, "probe_updates": 200, "curvature_every": 0, "curvature_inputs": 64},
+            },
             "seed": 3,
         }
     )

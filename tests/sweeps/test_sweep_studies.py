@@ -11,6 +11,7 @@ from tiny_study import CLONE
 from plasticity import spec
 from plasticity.claims import AllOf, AnyOf, Contrast, from_json, to_json
 from plasticity.mitigations.base import mitigations
+from sweeps import kinds
 from sweeps.grouping import groups_of
 from sweeps.study import get, studies
 
@@ -61,7 +62,8 @@ def test_grid_and_cost(built, case):
 def test_claims_speak_of_runs_that_exist(built, case):
     scale, runs = built[case]
     arms = {(run.key, run.label) for run in runs}
-    lengths = {run.key: run.task.num_tasks for run in runs}
+    kind = kinds.only(runs)
+    lengths = {run.key: kind.task_json(run)["num_tasks"] for run in {run.key: run for run in runs}.values()}
     assert len({claim.id for claim in scale.claims}) == len(scale.claims) > 0
     for claim in scale.claims:
         assert claim.statement
@@ -71,7 +73,7 @@ def test_claims_speak_of_runs_that_exist(built, case):
             for weight, outcome in contrast.terms:
                 assert weight != 0
                 assert (outcome.task, outcome.mitigations) in arms, contrast.name
-                assert outcome.metric == "end_score"
+                assert outcome.metric in ("end_score", "probe_loss")
                 assert not (outcome.first and outcome.last)
                 for window in (outcome.first, outcome.last):
                     assert window is None or 1 <= window <= lengths[outcome.task]
@@ -87,7 +89,7 @@ def test_description_is_plain_data(built, case):
     assert [to_json(claim) for claim in scale.claims] == told["claims"]
     assert {t["key"] for t in told["tasks"]} == {run.key for run in runs} <= set(study.task_labels)
     for entry in told["tasks"]:
-        assert 0 <= entry["chance"] < 1
+        assert entry.get("chance") is None or 0 <= entry["chance"] < 1
     labels = {run.label for run in runs}
     assert study.reference is None or study.reference in labels
     # Every part of every combination has a label for figures, but the reference and what stands alone.
@@ -115,7 +117,21 @@ def skeleton(scale, runs):
     return arms, [(claim.id, shape(claim.test)) for claim in scale.claims]
 
 
-@pytest.mark.parametrize("name", studies())
+def test_a_part_of_all_mitigations_is_rehearsed(built):
+    """Compiling all of them would take CI too long; each is compiled by the contract tests."""
+    arms = {case[1]: {(run.key, run.label) for run in built[case][1]} for case in CASES if case[0] == "all_mitigations"}
+    assert arms["smoke"] < arms["laptop"] == arms["gpu"]
+
+
+def test_agents_differ_in_games_only(built):
+    """Other games and agents at other scales; the same combinations and claims."""
+    cases = [case for case in CASES if case[0] == "agents"]
+    combinations = [{tuple(m.name for m in run.method.mitigations) for run in built[case][1]} for case in cases]
+    assert all(found == combinations[0] for found in combinations)
+    assert len({tuple(claim.id for claim in built[case][0].claims) for case in cases}) == 1
+
+
+@pytest.mark.parametrize("name", sorted(set(studies()) - {"all_mitigations", "agents"}))
 def test_all_scales_are_the_same_design(built, name):
     """What CI runs at the smoke scale is what the laptop runs: no arm, claim or program without a rehearsal."""
     first, *others = (case for case in CASES if case[0] == name)
