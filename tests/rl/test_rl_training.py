@@ -241,7 +241,7 @@ def test_a_sequence_of_games(keep, tmp_path, monkeypatch):
     assert runs[0].protocol.full_actions
     rows = trained(tmp_path, runs)
     assert rows[rows.name == "game"].sort_values("task").value.tolist() == [0, 1, 0, 1]
-    assert calls.of("event") == [("event", 0), ("event", 1), ("event", 2)]
+    assert calls.of("event") == [("event", 1), ("event", 2), ("event", 3)]
     assert len(calls.of("forget")) == (0 if keep else 3)
     assert [call[1] for call in calls.of("draw_reference")] == [0, 1, 2, 3]
     done = sum(updates for _, _, updates in calls.of("learn"))
