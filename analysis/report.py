@@ -158,7 +158,7 @@ def _figures(study: Study, frame: pd.DataFrame) -> str:
     for module in figures.discover():
         if not figures.applies(module, study):
             continue
-        plotted = module.select(frame, study)
+        plotted = figures.numbers(module, frame, study)
         if plotted.empty:
             nothing.append(figures.title(module, study))
             continue

@@ -69,7 +69,7 @@ def save_figures(frame: pd.DataFrame, study: Study, out: Path, only: tuple[str, 
     for module in figures.discover():
         if module.NAME not in only if only else not figures.applies(module, study):
             continue
-        plotted = module.select(frame, study)
+        plotted = figures.numbers(module, frame, study)
         written[module.NAME] = []
         if plotted.empty:
             continue

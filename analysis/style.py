@@ -15,7 +15,7 @@ import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, islice
 from typing import Any
 
 import matplotlib as mpl
@@ -93,7 +93,8 @@ def looks(study: Study) -> dict[str, Look]:
     specs = tuple(spec for spec, _ in study.factors)
     names = study.combinations
     # Colours are dealt to all subsets of the factors, run or not, so that a partial study has the final colours.
-    subsets = ["+".join(c) for k in range(1, len(specs) + 1) for c in combinations(specs, k)][:_MOST_SUBSETS]
+    every = (c for k in range(1, len(specs) + 1) for c in combinations(specs, k))
+    subsets = ["+".join(c) for c in islice(every, _MOST_SUBSETS)]
     deal = list(dict.fromkeys([*subsets, *names]))
     colors = _deal(tuple(c for c in deal if c != NONE and not study.is_reference(c)))
     found = {}

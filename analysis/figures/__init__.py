@@ -6,6 +6,7 @@ A figure is a module with
     CAPTION   what is seen, one or two sentences    ORDER     place in the report, small first
     KIND      only for "rl" or only for "supervised" studies; left out: for both
     RL_TITLE, RL_CAPTION                            the same for reinforcement learning, where it must read otherwise
+    LINES     True where each combination is a line: many of them are then thinned out (`analysis.lines`)
     METHOD    what intervals are, where not those of `analysis.stats`; a function of the level
     select(frame, study) -> DataFrame               the numbers that are drawn; empty if there is nothing to draw
     draw(plotted, study) -> Figure                  draws those numbers and nothing else
@@ -23,6 +24,7 @@ from typing import Protocol
 import pandas as pd
 from matplotlib.figure import Figure
 
+from analysis.lines import few
 from analysis.stats import describe_method
 from analysis.study import Study
 
@@ -49,6 +51,17 @@ def discover() -> list[FigureModule]:
 def applies(module: FigureModule, study: Study) -> bool:
     """Whether a figure is one for this kind of study."""
     return getattr(module, "KIND", None) in (None, "rl" if study.rl else "supervised")
+
+
+def numbers(module: FigureModule, frame: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """The numbers that a figure draws; empty if there is nothing to draw."""
+    note = ""
+    if getattr(module, "LINES", False):
+        frame, note = few(frame, study)
+    plotted = module.select(frame, study)
+    if note:
+        plotted.attrs["note"] = " ".join(filter(None, (plotted.attrs.get("note"), note)))
+    return plotted
 
 
 def title(module: FigureModule, study: Study) -> str:

@@ -19,6 +19,7 @@ CAPTION = (
 RL_TITLE = "What a switch of game does"
 RL_CAPTION = CAPTION.replace("a column a task kind", "a column a sequence of games")
 ORDER = 50
+LINES = True
 
 
 def select(frame: pd.DataFrame, study: Study) -> pd.DataFrame:

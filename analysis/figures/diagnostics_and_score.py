@@ -20,6 +20,7 @@ CAPTION = (
 RL_TITLE = "Which diagnostics go along with the score"
 RL_CAPTION = CAPTION.replace("late tasks", "late iterations")
 ORDER = 60
+LINES = True
 
 
 def select(frame: pd.DataFrame, study: Study) -> pd.DataFrame:

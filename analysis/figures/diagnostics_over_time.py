@@ -21,6 +21,7 @@ RL_CAPTION = (
     "a diagnostic, of a single game)."
 )
 ORDER = 40
+LINES = True
 
 
 def select(frame: pd.DataFrame, study: Study) -> pd.DataFrame:

@@ -20,6 +20,7 @@ RL_CAPTION = (
     "re-initialised at every switch."
 )
 ORDER = 10
+LINES = True
 
 
 def select(frame: pd.DataFrame, study: Study) -> pd.DataFrame:

@@ -13,6 +13,7 @@ CAPTION = (
     "than the end-of-task score where a network still learns, but more slowly."
 )
 ORDER = 20
+LINES = True
 KIND = "supervised"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ import pytest
 from scipy import stats as oracle
 from synthetic_study import make_study
 
-from analysis import diagnostics, figures, words
+from analysis import diagnostics, figures, lines, words
 from analysis.load import load
 from analysis.save import render, save_figures
 from analysis.style import looks, separation, styled
@@ -190,3 +191,41 @@ def test_numbers_in_words():
     assert words.span(-0.001, 0.021, signed=True) == "[−0.001, +0.021]"
     assert words.span(1204.0, 1480.0) == "[1,204, 1,480]"
     assert words.listed(["a", "b", "c"]) == "a, b and c"
+
+
+def test_of_many_combinations_the_best_are_drawn(tmp_path):
+    """Lines thin out beyond what an eye can tell apart; no mitigation and the fresh network stay."""
+    study, frame = load(make_study(tmp_path, tasks=2, seeds=range(3), num_tasks=5, names=[]))
+    few, note = lines.few(frame, study)
+    assert len(few) == len(frame)
+    assert note == ""
+    copies = []
+    for k in range(20):
+        more = frame[frame["combination"] == "layer_norm"].copy()
+        more["combination"] = more["mitigations"] = f"l2({k + 1})"
+        more["run_id"] = more["run_id"].astype(str) + f"-{k}"
+        more["value"] = more["value"] * (0.5 + 0.01 * k)
+        copies.append(more)
+    wide = pd.concat([frame.astype({"combination": str, "mitigations": str, "run_id": str}), *copies], ignore_index=True)
+    runs = [study.runs]
+    for k in range(20):
+        own = study.runs[study.runs["combination"] == "layer_norm"]
+        name = f"l2({k + 1})"
+        runs.append(own.assign(combination=name, mitigations=name, run_id=own["run_id"] + f"-{k}"))
+    many = replace(study, runs=pd.concat(runs, ignore_index=True))
+    few, note = lines.few(wide, many)
+    kept = set(few["combination"])
+    assert len(kept) == lines.MOST
+    assert {"none", "full_reset", "layer_norm", "l2(20)"} <= kept
+    assert "l2(1)" not in kept
+    assert f"12 of {len(many.combinations)} combinations" in note
+    plotted = figures.numbers(MODULES["learning_curves"], wide, many)
+    assert note in plotted.attrs["note"]
+    assert set(plotted["combination"]) == kept
+
+
+def test_colours_of_many_factors_are_dealt_in_time(loaded):
+    """All subsets of sixty factors are never listed."""
+    study, _ = loaded
+    many = replace(study, factors=tuple((f"l2({k})", f"L2 {k}") for k in range(60)))
+    assert set(looks(many)) == set(many.combinations)

@@ -184,9 +184,9 @@ def test_noise_is_fresh_in_each_update_and_in_each_of_its_three_networks(monkeyp
     seen = []
     original = learner.outputs
 
-    def watched(plan, made, variables, obs, noise=None):
+    def watched(plan, made, variables, obs, noise=None, train=False):
         seen.append(None if noise is None else tuple(np.asarray(jax.random.key_data(noise)).tolist()))
-        return original(plan, made, variables, obs, noise)
+        return original(plan, made, variables, obs, noise, train)
 
     monkeypatch.setattr(learner, "outputs", watched)
     results = [learner.update(plan, made, SEED, state, batch, jnp.int32(number)) for number in (0, 1, 1)]
@@ -204,9 +204,9 @@ def test_without_noise_no_key_reaches_the_network(monkeypatch):
     batch = learner.batch_of(plan, state.ring, state.ring.frames, jnp.int32(ROWS), learner.replay_key(SEED, 0), 6, BETA)
     original = learner.outputs
 
-    def watched(plan, made, variables, obs, noise=None):
+    def watched(plan, made, variables, obs, noise=None, train=False):
         assert noise is None
-        return original(plan, made, variables, obs, noise)
+        return original(plan, made, variables, obs, noise, train)
 
     monkeypatch.setattr(learner, "outputs", watched)
     learner.update(plan, made, SEED, state, batch, jnp.int32(0))
