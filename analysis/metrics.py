@@ -47,6 +47,17 @@ def whole_network(groups: Sequence[str]) -> pd.DataFrame:
 
     Columns: group, run_id, name, step, task_index, unit, layer, value.
     """
+    while True:
+        before = _listed(groups)
+        try:
+            return _whole_network(groups)
+        except (UserError, duckdb.IOException):
+            # A group that finishes while it is read joins its parts into one file: then look again.
+            if _listed(groups) == before:
+                raise
+
+
+def _whole_network(groups: Sequence[str]) -> pd.DataFrame:
     connection = connect(groups)
     return connection.execute(
         """with whole as (select distinct name from once where layer = '')
@@ -72,6 +83,10 @@ def copy_parquet(groups: Sequence[str], runs: pd.DataFrame, path: Path) -> None:
                   order by once.run_id, once.step, once.name, once.layer)
             to {_quoted(str(path))} (format parquet, compression zstd)"""
     )
+
+
+def _listed(groups: Sequence[str]) -> list[list[str]]:
+    return [_parts(Path(group) / "metrics") for group in groups]
 
 
 def _parts(folder: Path) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import duckdb
 import numpy as np
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 from synthetic_study import STEPS, make_study, run_rows, write_part
 
+from analysis import metrics as module
 from analysis.load import load, resolve
 from analysis.outcomes import by_seed, late, paired, per_task, window
 from analysis.study import split_terms
@@ -87,6 +89,28 @@ def test_parts_beside_the_joined_file_of_a_group_do_not_count(tmp_path):
     write_part(metrics / "all.parquet", joined)
     write_part(metrics / "part-00001.parquet", joined.assign(value=7.0))
     pd.testing.assert_frame_equal(load(folder)[1], whole)
+
+
+def test_a_group_that_finishes_while_it_is_read_is_read_again(tmp_path, monkeypatch):
+    """Its parts are joined into one file and removed after they were listed."""
+    folder = make_study(tmp_path, tasks=1, seeds=range(2), num_tasks=4, names=[])
+    whole = load(folder)[1]
+    [metrics] = folder.glob("groups/*/metrics")
+    check, calls = module._check, []
+
+    def joined_meanwhile(connection, parts):
+        calls.append(parts)
+        if len(calls) == 1:
+            both = duckdb.connect().read_parquet(str(metrics / "*.parquet")).df()
+            write_part(metrics / module.COMPACTED, both)
+            for part in parts:
+                Path(part).unlink()
+        check(connection, parts)
+
+    monkeypatch.setattr(module, "_check", joined_meanwhile)
+    again = load(folder)[1]
+    assert len(calls) == 2
+    pd.testing.assert_frame_equal(again, whole)
 
 
 def test_a_sweep_of_ones_own_finds_its_reference_and_short_labels(tmp_path):

@@ -206,7 +206,9 @@ def test_of_many_combinations_the_best_are_drawn(tmp_path):
         more["run_id"] = more["run_id"].astype(str) + f"-{k}"
         more["value"] = more["value"] * (0.5 + 0.01 * k)
         copies.append(more)
-    wide = pd.concat([frame.astype({"combination": str, "mitigations": str, "run_id": str}), *copies], ignore_index=True)
+    wide = pd.concat(
+        [frame.astype({"combination": str, "mitigations": str, "run_id": str}), *copies], ignore_index=True
+    )
     runs = [study.runs]
     for k in range(20):
         own = study.runs[study.runs["combination"] == "layer_norm"]
