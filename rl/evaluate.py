@@ -16,6 +16,7 @@ import numpy as np
 
 from plasticity import checkpoint
 from plasticity.errors import UserError, unknown
+from plasticity.method import padded
 from plasticity.record import group_folders, read_runs
 from rl import envs, learner
 from rl.envs.base import Row
@@ -47,7 +48,7 @@ class Policies:
             raise UserError(f"no saved policies in {group}: the first are written at the first checkpoint of training")
         runs = [Run.from_config(line.config) for line in lines]
         plan = policy_plan(runs[0])
-        method = stacked([run.method for run in runs])
+        method = stacked(padded([run.method for run in runs]))
         seeds = jax.numpy.array([run.seed for run in runs])
         template = jax.jit(jax.vmap(lambda m, s: learner.parts(plan, m, s).initial))(method, seeds)
         return cls(runs, plan, checkpoint.load(newest, template)[0])
@@ -56,7 +57,7 @@ class Policies:
         """A function of observations `[lanes, envs, ...]`, step and epsilon that gives actions `[lanes, envs]`."""
         chosen = list(range(len(self.runs))) if lanes is None else lanes
         program = programs(self.plan, self.runs[0].measure).greedy
-        method = stacked([self.runs[i].method for i in chosen])
+        method = stacked(padded([self.runs[i].method for i in chosen]))
         seeds = jax.numpy.array([self.runs[i].seed for i in chosen])
         variables = jax.tree.map(lambda leaf: leaf[np.array(chosen)], self.variables)
 

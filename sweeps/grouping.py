@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
 from typing import Any
@@ -22,9 +22,7 @@ from typing import Any
 import jax
 
 from plasticity.identity import digest
-from plasticity.method import Method
-from plasticity.mitigations import compose
-from plasticity.mitigations.base import Mitigation
+from plasticity.method import Method, padded
 from sweeps import kinds
 from sweeps.kinds import Run
 
@@ -78,43 +76,19 @@ def _kind(run: Run) -> Any:
 
 def _groups_of_kind(runs: Sequence[Run], lanes: int) -> Iterator[Group]:
     methods = list(dict.fromkeys(run.method for run in runs))
-    padded = dict(zip(methods, _pad(methods), strict=True))
+    wide = dict(zip(methods, padded(methods), strict=True))
     cells = {(run.method, run.seed): run for run in runs}
     seeds = {m: tuple(run.seed for run in runs if run.method == m) for m in methods}
     # Methods of one structure whose missing seeds are the same (after a partial run they may differ).
-    for alike in _by(methods, lambda m: (jax.tree.structure(padded[m]), seeds[m])):
+    for alike in _by(methods, lambda m: (jax.tree.structure(wide[m]), seeds[m])):
         for columns, rows in _blocks(alike, seeds[alike[0]], lanes):
             crossing = tuple(tuple(cells[m, s] for m in columns) for s in rows)
-            yield Group(crossing, tuple(padded[m] for m in columns))
+            yield Group(crossing, tuple(wide[m] for m in columns))
 
 
 def programs(groups: Iterable[Group]) -> int:
     """How many programs will be compiled for these groups."""
     return len({group.program for group in groups})
-
-
-def _pad(methods: Sequence[Method]) -> list[Method]:
-    """Each method with the neutral elements of what others of its kind have and it lacks."""
-    result: list[Method] = []
-    for method in methods:
-        own = {m.name for m in method.mitigations}
-        core = _core(method)
-        extra: dict[str, Mitigation] = {}
-        for other in methods:
-            if _core(other) != core:
-                continue
-            for member in other.mitigations:
-                neutral = member.neutral() if member.padded else None
-                if neutral is not None and member.name not in own:
-                    extra.setdefault(member.name, neutral)
-        result.append(replace(method, mitigations=compose.canonical((*method.mitigations, *extra.values()))))
-    return result
-
-
-def _core(method: Method) -> Any:
-    """What padding cannot make equal: the members without a cheap neutral element."""
-    fixed = tuple(m for m in method.mitigations if not m.padded or m.neutral() is None)
-    return jax.tree.structure(fixed)
 
 
 def _blocks(methods: Sequence[Method], seeds: Sequence[int], lanes: int):
