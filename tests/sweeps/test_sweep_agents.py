@@ -9,6 +9,7 @@ from analysis.load import load
 from plasticity.errors import UserError
 from plasticity.folder import Options
 from plasticity.record import group_folders, read_runs
+from rl.__main__ import main as play
 from sweeps import kinds, store
 from sweeps.__main__ import main
 from sweeps.agent_grid import AgentGrid
@@ -69,6 +70,17 @@ def test_a_sweep_over_a_game_from_the_command_line(tmp_path, capsys):
     assert frame.groupby("run_id", observed=True)["task_index"].max().eq(1).all()
     assert main(arguments(folder)) == 0
     assert "0 runs to compute, 4 finished before" in " ".join(capsys.readouterr().out.split())
+
+
+def test_policies_of_a_padded_sweep_are_evaluated(tmp_path, capsys):
+    """Runs with and without L2 lie in one group; their saved networks are read with the methods made alike."""
+    folder = tmp_path / "tiny"
+    assert main([a if a != "layer_norm" else "l2(1e-3)" for a in arguments(folder)]) == 0
+    assert len(group_folders(folder)) == 1
+    assert play(["evaluate", str(folder), "--episodes", "2"]) == 0
+    capsys.readouterr()
+    told = json.loads((folder / "evaluation-best.json").read_text())
+    assert [len(run["returns"]) for run in told["runs"]] == [2] * 4
 
 
 @pytest.mark.parametrize("kind", ["tasks", "games"])
