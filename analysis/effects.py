@@ -7,13 +7,15 @@ import pandas as pd
 from analysis.outcomes import late, paired
 from analysis.stats import summarise
 from analysis.study import BESIDE, NONE, Study, split_terms
+from analysis.verdicts import FEWEST_SEEDS
 from plasticity.measured import Effect
 
 
 def effects(frame: pd.DataFrame, study: Study) -> list[Effect]:
     """Gain of every combination over the same one without one of its members, paired by seed, by task kind.
 
-    Only members that were added to nothing, or to one other mitigation, and only complete late windows count.
+    Only members that were added to nothing, or to one other mitigation, with complete late windows of three seeds or
+    more.
     """
     values = late(frame, study)
     present = set(values["combination"].unique())
@@ -29,7 +31,7 @@ def effects(frame: pd.DataFrame, study: Study) -> list[Effect]:
             if rest not in present:
                 continue
             table = summarise(paired(values, combination, rest), ["task"], level=study.level)
-            for row in table.itertuples():
+            for row in table[table["n"] >= FEWEST_SEEDS].itertuples():
                 where = study.task(str(row.task)).label.lower()
                 numbers = (round(float(getattr(row, x)), 4) for x in ("value", "low", "high"))
                 name = term.partition("(")[0]

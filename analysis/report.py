@@ -148,7 +148,7 @@ def _condition(part: Decided) -> str:
 def _numbers(part: Decided) -> list[str]:
     e = part.estimate
     assert e is not None
-    level = f'<div class="small">{100 * e.level:.3g} %</div>'
+    level = f'<div class="small">{100 * e.level:.4g} %</div>'
     value = number(e.value, places(e.low, e.high), signed=True)
     return [value, span(e.low, e.high, signed=True) + level, str(e.n)]
 

@@ -137,7 +137,7 @@ def _size(best: Standing, ranking: Ranking, study: Study, facts: list[Fact]) -> 
     if best.gain is not None:
         k = len(ranking.standings)
         widened = f", widened for choosing the best of {k}" if k > 2 else ""
-        level = f"{100 * best.gain.level:.3g} %"
+        level = f"{100 * best.gain.level:.4g} %"
         said.append(
             f"Against no mitigation that is {estimate(best.gain, signed=True)}, paired by seed "
             f"({level} interval{widened})."
