@@ -187,7 +187,7 @@ def test_events_act_at_multiples_of_their_period(tmp_path, monkeypatch):
             done += given[1]
         else:
             at.append((given[0], done))
-    assert at == [(0, 10), (1, 20), (2, 30)]
+    assert at == [(1, 10), (2, 20), (3, 30)]
     assert done == updates_after(160)
 
 
