@@ -11,6 +11,7 @@ Online metrics are taken before the update on the batch (pre-update loss and sco
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +21,7 @@ import optax
 from plasticity.heads import Head, Regression, Softmax
 from plasticity.method import Method
 from plasticity.mitigations import compose
-from plasticity.mitigations.base import Context, Event, Learner, Setting
+from plasticity.mitigations.base import Context, Event, Learner, Mitigation, Setting
 from plasticity.networks.base import Architecture
 from plasticity.rng import named, stream
 from tasks.base import Batch, Data, Problem, State, Task
@@ -74,10 +75,15 @@ def base_head(problem: Problem) -> Head:
     return Regression(*problem.target_range)
 
 
+def architecture_on(task: Task, members: Sequence[Mitigation], data: Data) -> Architecture:
+    """What these mitigations, in canonical order, make of a network on a task. `UserError` where they cannot stand."""
+    compose.check_needs(members, "a stream of tasks", missing=["following"])
+    return compose.architecture(members, Architecture(base_head(task.problem(data))))
+
+
 def _parts(task: Task, method: Method, seed: jax.Array, data: Data) -> _Parts:
     members = compose.canonical(method.mitigations)
-    compose.check_needs(members, "a stream of tasks", missing=["following"])
-    architecture = compose.architecture(members, Architecture(base_head(task.problem(data))))
+    architecture = architecture_on(task, members, data)
     network = method.network.build(architecture)
     example = data.inputs(jnp.zeros((1,), jnp.int32))
 

@@ -23,14 +23,13 @@ from plasticity.claims import AllOf, Claim, Contrast, Outcome
 from plasticity.errors import UserError
 from plasticity.mitigations import compose
 from plasticity.mitigations.base import mitigations
-from plasticity.networks.base import Architecture
 from sweeps.grid import Grid
 from sweeps.studies.factorial import FRESH, NORM, SOURCE, TASKS, together
 from sweeps.study import Scale, Study
 from tasks.base import tasks
 from tasks.data import for_task
 from tasks.measure import Measure
-from tasks.train import base_head
+from tasks.train import architecture_on
 
 #: In place of the defaults, at this size.
 SCALED: dict[str, str] = {
@@ -57,9 +56,7 @@ def fits(task_text: str, *members: str) -> bool:
     """Whether these mitigations can stand together on a task."""
     task = spec.build_one(task_text, tasks)
     try:
-        built = compose.canonical(spec.build("+".join(members), mitigations))
-        compose.check_needs(built, "a stream of tasks", missing=["following"])
-        compose.architecture(built, Architecture(base_head(task.problem(for_task(task)))))
+        architecture_on(task, compose.canonical(spec.build("+".join(members), mitigations)), for_task(task))
     except UserError:
         return False
     return True
@@ -95,12 +92,16 @@ class Design:
     def tasks(self) -> dict[str, str]:
         return {"label_reset": self.labels, "target_drift": self.targets}
 
+    @property
+    def taking_part(self) -> list[str]:
+        """Names of the mitigations that are compared."""
+        return [name for name in mitigations.members() if name not in LEFT_OUT and name in (self.names or [name])]
+
     def grid(self) -> Grid:
-        names = [name for name in mitigations.members() if name not in LEFT_OUT and name in (self.names or [name])]
         first, second = (
             Grid(
                 {key: text},
-                tuple(dict.fromkeys(arms(text, names))),
+                tuple(dict.fromkeys(arms(text, self.taking_part))),
                 (self.network,),
                 (self.optimizer,),
                 self.seeds,
@@ -122,8 +123,7 @@ class Design:
             words = f"{TASKS['label_reset']}: {name} alone minus layer norm + L2, late tasks"
             return Contrast(words, terms, "less", MARGIN)
 
-        names = [n for n in mitigations.members() if n not in LEFT_OUT and n in (self.names or [n])]
-        parts = tuple(ahead(name) for name in names if fits(self.labels, member(name)))
+        parts = tuple(ahead(name) for name in self.taking_part if fits(self.labels, member(name)))
         statement = f"No single mitigation is ahead of layer norm with L2 by more than {MARGIN}."
         return (Claim("C10 (all)", statement, SOURCE, AllOf(parts)),)
 
