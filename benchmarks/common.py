@@ -57,7 +57,6 @@ class Training:
         from sweeps import program
         from sweeps.grouping import groups_of
         from sweeps.run import Run
-        from tasks.data import for_task
         from tasks.measure import Measure
         from tasks.train import chunks
 
@@ -68,7 +67,7 @@ class Training:
         runs = [Run.of(task, network, mitigation=mitigations, seed=seed, measure=measure) for seed in range(lanes)]
         (self.group,) = groups_of(runs, lanes)
         self.updates = lanes * steps
-        self.data = for_task(self.group.first.task)
+        self.data = self.group.first.task.load()
         self.state = program.begin(self.group, self.data)
         ((self.span, self.chunk),) = chunks(self.group.first.task, measure, steps)
         self.task = 0

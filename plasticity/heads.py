@@ -1,10 +1,10 @@
 """Output heads: how network outputs become a loss, a prediction and a score.
 
 A head owns the number of outputs, `loss(outputs, y) -> [batch]`, `predict(outputs) -> [batch]` and
-`score(predictions, y) -> scalar in [0, 1]`. A classification score is accuracy. A regression score is
-`max(0, R^2)`, with R^2 = 1 - mean squared error / variance of the targets: 0 is no better than predicting the mean of
-the current targets, 1 is a perfect fit, and the scale of the targets cancels, so that growing targets can be
-compared over time.
+`score(predictions, y, weight) -> scalar in [0, 1]`, weight being that of each example in a mean. A classification score
+is accuracy. A regression score is `max(0, R^2)`, with R^2 = 1 - mean squared error / variance of the targets: 0 is no
+better than predicting the mean of the current targets, 1 is a perfect fit, and the scale of the targets cancels, so
+that growing targets can be compared over time.
 
 smoothing: share of a code's weight that is spread evenly over all classes or bins (label smoothing, Szegedy et al.
 2016, arXiv:1512.00567): (1 - smoothing) code + smoothing / outputs. It may be traced; with 0 every number is that of
@@ -43,8 +43,9 @@ class Softmax:
     def predict(self, outputs: jax.Array) -> jax.Array:
         return jnp.argmax(outputs, axis=-1)
 
-    def score(self, predictions: jax.Array, y: jax.Array) -> jax.Array:
-        return jnp.mean(predictions == y)
+    def score(self, predictions: jax.Array, y: jax.Array, weight: jax.Array | None = None) -> jax.Array:
+        right = predictions == y
+        return jnp.mean(right) if weight is None else _average(right.reshape(len(weight), -1).mean(1), weight)
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,8 @@ class Regression:
     def predict(self, outputs: jax.Array) -> jax.Array:
         return outputs[..., 0]
 
-    def score(self, predictions: jax.Array, y: jax.Array) -> jax.Array:
-        return r2_score(predictions, y)
+    def score(self, predictions: jax.Array, y: jax.Array, weight: jax.Array | None = None) -> jax.Array:
+        return r2_score(predictions, y, weight)
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,8 @@ class _Binned:
     def predict(self, outputs: jax.Array) -> jax.Array:
         return jax.nn.softmax(outputs) @ self.centres()
 
-    def score(self, predictions: jax.Array, y: jax.Array) -> jax.Array:
-        return r2_score(predictions, y)
+    def score(self, predictions: jax.Array, y: jax.Array, weight: jax.Array | None = None) -> jax.Array:
+        return r2_score(predictions, y, weight)
 
 
 @dataclass(frozen=True)
@@ -163,8 +164,13 @@ class Categorical(_Binned):
 Head = Softmax | Regression | TwoHot | HLGauss | Categorical
 
 
-def r2_score(predictions: jax.Array, y: jax.Array) -> jax.Array:
+def _average(values: jax.Array, weight: jax.Array | None) -> jax.Array:
+    """Mean of `[batch]`, weighted if there are weights."""
+    return jnp.mean(values) if weight is None else jnp.sum(weight * values) / jnp.sum(weight)
+
+
+def r2_score(predictions: jax.Array, y: jax.Array, weight: jax.Array | None = None) -> jax.Array:
     """`max(0, R^2)` of predictions against targets, both `[batch]`; 0 where the targets do not vary."""
-    variance = jnp.var(y)
-    r2 = 1.0 - jnp.mean(jnp.square(predictions - y)) / jnp.where(variance > 0, variance, 1.0)
+    variance = _average(jnp.square(y - _average(y, weight)), weight)
+    r2 = 1.0 - _average(jnp.square(predictions - y), weight) / jnp.where(variance > 0, variance, 1.0)
     return jnp.where(variance > 0, jnp.maximum(r2, 0.0), 0.0)

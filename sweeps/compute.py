@@ -18,7 +18,6 @@ from plasticity.folder import GroupFolder, Options, Stopped
 from plasticity.folder import compute as compute_in
 from sweeps import program, rows, store
 from sweeps.grouping import Group
-from tasks.data import for_task
 from tasks.train import chunks
 
 
@@ -55,7 +54,7 @@ class _Computation:
         task, measure = self.group.first.task, self.group.first.measure
         run_ids = self.folder.run_ids
         self.folder.begin(shape=self.group.shape)
-        data = for_task(task)
+        data = task.load()
         self.state = program.begin(self.group, data)
         found = self.folder.resume(self.state)
         if found is not None:

@@ -20,7 +20,6 @@ from jax.sharding import Mesh, PartitionSpec
 
 from plasticity.method import Method
 from sweeps.grouping import Group
-from tasks.base import Data
 from tasks.measure import Measure
 from tasks.train import Chunk, Record, RunState, Span, run_chunk, start
 
@@ -42,13 +41,13 @@ def split_axis(shape: tuple[int, int], devices: int) -> str | None:
     return "seeds" if seeds % devices == 0 else "methods" if methods % devices == 0 else None
 
 
-def begin(group: Group, data: Data) -> RunState:
+def begin(group: Group, data: Any) -> RunState:
     """The state of a group before its first task: leaves `[seeds, methods, ...]`, the stream's `[seeds, ...]`."""
     method, seeds = stacked(group)
     return _start(split_axis(group.shape, jax.local_device_count()))(group.first.task, method, seeds, data)
 
 
-def advance(group: Group, span: Span, state: RunState, index: int, chunk: Chunk, data: Data) -> tuple[RunState, Record]:
+def advance(group: Group, span: Span, state: RunState, index: int, chunk: Chunk, data: Any) -> tuple[RunState, Record]:
     """Take a group through a chunk. The state is donated; records have leaves `[seeds, methods, (points)]`."""
     method, seeds = stacked(group)
     program = _advance(split_axis(group.shape, jax.local_device_count()), group.first.measure, span)

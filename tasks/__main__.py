@@ -28,8 +28,7 @@ from plasticity.errors import UserError
 from plasticity.registry import summary
 from plasticity.rng import named, stream
 from plasticity.spec import build_one, to_text
-from tasks.base import Batch, Data, Task, tasks
-from tasks.data import for_task
+from tasks.base import Batch, Task, tasks
 
 
 def list_() -> None:
@@ -82,20 +81,20 @@ def preview(
         raise UserError(f"--out must end in .png, .pdf or .svg, got {str(out)!r}")
     if not out.parent.is_dir():
         raise UserError(f"the folder of --out does not exist: {out.parent}")
-    data = for_task(config)
+    data = config.load()
     before, after = switch(config, data, task, samples, seed)
     _draw(figure_class, config, data, task, before, after).savefig(out, dpi=150)
     print(f"wrote {out}")
 
 
-def switch(config: Task, data: Data, task: int, samples: int, seed: int) -> tuple[Batch, Batch]:
+def switch(config: Task, data: Any, task: int, samples: int, seed: int) -> tuple[Batch, Batch]:
     """The first `samples` examples under the contexts of task `task - 1` and of task `task`."""
     key = stream(seed, "task")
     advance = jax.jit(config.advance)
     # The keys of a run, so that this is the stream that the run sees.
     state = jax.jit(config.init)(named(key, "first"), data)
     for index in range(1, task + 1):
-        state = advance(state, jax.random.fold_in(key, index), data)
+        state = advance(state, jax.random.fold_in(key, index), jnp.int32(index), data)
     indices = jnp.arange(samples)
     return config.examples(state.previous, indices, data), config.examples(state.current, indices, data)
 
@@ -111,7 +110,7 @@ def _figure_class() -> Callable[..., Any]:
     return Figure
 
 
-def _draw(figure_class: Callable[..., Any], config: Task, data: Data, task: int, before: Batch, after: Batch):
+def _draw(figure_class: Callable[..., Any], config: Task, data: Any, task: int, before: Batch, after: Batch):
     samples = len(before.y)
     figure = figure_class(figsize=(1.2 * samples + 0.8, 3.6), layout="constrained")
     figure.suptitle(to_text(config), fontsize=9)

@@ -27,6 +27,8 @@ from plasticity.mitigations.base import Setting
 from plasticity.network import Params
 from plasticity.optimizers.base import OptimizerConfig
 from plasticity.probes import trainability
+from tasks import objectives
+from tasks.base import Batch
 
 #: Diagnostics that are called on their own and that a run can take at the end of a task.
 AT_THE_END = ("curvature_readings", "trainability")
@@ -144,22 +146,21 @@ class Measure(Config):
         head: Head,
         key: jax.Array,
         variables: dict[str, Any],
-        x: jax.Array,
-        y: jax.Array,
+        batch: Batch,
         task_index: jax.Array,
     ) -> dict[str, jax.Array]:
-        """Curvature and kernels at the end of task `task_index` (unbatched), on the task's own loss; NaN without."""
+        """Curvature and kernels at the end of task `task_index` (unbatched), on the task's own loss of a batch."""
         period = self._period("curvature_readings", self.curvature_every)
         if self.points == "off" or period == 0:
             return {}
 
         def measure(variables):
             return curvature.readings(
-                lambda outputs, y: jnp.mean(head.loss(outputs, y)),
+                lambda outputs, y: objectives.loss(head, outputs, batch._replace(y=y)),
                 lambda params, x: setting.network.apply({**variables, "params": params}, x)[0],
                 variables["params"],
-                x,
-                y,
+                batch.x,
+                batch.y,
                 jax.random.fold_in(key, task_index),
                 inputs=self.curvature_inputs,
             )

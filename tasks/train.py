@@ -18,26 +18,37 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from plasticity.heads import Head, Regression, Softmax
+from plasticity.heads import Head
 from plasticity.method import Method
 from plasticity.mitigations import compose
 from plasticity.mitigations.base import Context, Event, Learner, Mitigation, Setting
 from plasticity.networks.base import Architecture
 from plasticity.rng import named, stream
-from tasks.base import Batch, Data, Problem, State, Task
+from tasks import objectives
+from tasks.base import Batch, State, Task
 from tasks.measure import Measure
+from tasks.objectives import base_head
 
 #: End-of-task evaluation uses at most so many examples (the first of the stream).
 EVALUATED = 4096
 
 
+class Targets(NamedTuple):
+    """Variables of the target network in the task before and in this one."""
+
+    before: Any
+    now: Any
+
+
 class RunState(NamedTuple):
     """stream: where the task stream is, the same for all methods of a seed; learner: what training has changed;
-    total: sums of the pre-update loss and score over the task so far, `[2]`."""
+    total: sums of the pre-update loss and score over the task so far, `[2]`; targets: `Targets` of value learning,
+    else ()."""
 
     stream: State
     learner: Learner
     total: jax.Array
+    targets: Any = ()
 
 
 class Chunk(NamedTuple):
@@ -68,24 +79,18 @@ class _Parts(NamedTuple):
     initial: dict[str, Any]
 
 
-def base_head(problem: Problem) -> Head:
-    """The head of an unmitigated network on this problem."""
-    if problem.kind == "classification":
-        return Softmax(problem.classes)
-    return Regression(*problem.target_range)
-
-
-def architecture_on(task: Task, members: Sequence[Mitigation], data: Data) -> Architecture:
+def architecture_on(task: Task, members: Sequence[Mitigation], data: Any) -> Architecture:
     """What these mitigations, in canonical order, make of a network on a task. `UserError` where they cannot stand."""
-    compose.check_needs(members, "a stream of tasks", missing=["following"])
-    return compose.architecture(members, Architecture(base_head(task.problem(data))))
+    compose.check_needs(members, "a stream of tasks", missing=[] if task.kind == "values" else ["following"])
+    problem = task.problem(data)
+    return compose.architecture(members, Architecture(base_head(problem), predictions=problem.actions))
 
 
-def _parts(task: Task, method: Method, seed: jax.Array, data: Data) -> _Parts:
+def _parts(task: Task, method: Method, seed: jax.Array, data: Any) -> _Parts:
     members = compose.canonical(method.mitigations)
     architecture = architecture_on(task, members, data)
     network = method.network.build(architecture)
-    example = data.inputs(jnp.zeros((1,), jnp.int32))
+    example = task.example(data)
 
     def initializer(key: jax.Array) -> dict[str, Any]:
         return compose.initial(members, network, key, example)
@@ -96,11 +101,13 @@ def _parts(task: Task, method: Method, seed: jax.Array, data: Data) -> _Parts:
     return _Parts(architecture.head, setting, initializer(stream(seed, "init")))
 
 
-def start(task: Task, method: Method, seed: jax.Array, data: Data) -> RunState:
+def start(task: Task, method: Method, seed: jax.Array, data: Any) -> RunState:
     """The state of a run before its first task."""
     parts = _parts(task, method, seed, data)
     learner = Learner(parts.initial, parts.setting.restarted(parts.initial))
-    return RunState(task.init(named(stream(seed, "task"), "first"), data), learner, jnp.zeros(2))
+    # The target network starts as the network does.
+    targets = Targets(parts.initial, parts.initial) if task.kind == "values" else ()
+    return RunState(task.init(named(stream(seed, "task"), "first"), data), learner, jnp.zeros(2), targets)
 
 
 def chunks(task: Task, measure: Measure, longest: int) -> list[tuple[Span, Chunk]]:
@@ -129,7 +136,7 @@ def run_chunk(
     state: RunState,
     index: jax.Array,
     chunk: Chunk,
-    data: Data,
+    data: Any,
 ) -> tuple[RunState, Record]:
     """Take a run through a chunk of task `index` (0-based, unbatched)."""
     members = compose.canonical(method.mitigations)
@@ -138,35 +145,43 @@ def run_chunk(
     network, tx = setting.network, setting.tx
     assert tx is not None
     data_key = jax.random.fold_in(stream(seed, "data"), index)
-    reference = jnp.arange(min(measure.reference, data.labels.shape[0]))
 
-    def some(current: Any, key: jax.Array) -> Batch:
-        """A batch of the task as it is now, beside the stream's own order."""
-        indices = jax.random.randint(key, (task.batch_size,), 0, data.labels.shape[0])
-        return task.examples(current, indices, data)
+    def ready(batch: Batch, targets: Any, step: Any) -> Batch:
+        """The batch with targets, if there is a target network: over the transition it turns into the new one."""
+        if not isinstance(targets, Targets):
+            return batch
+        share = jnp.minimum(step / jnp.maximum(task.transition * task.steps, 1.0), 1.0)
+        share = jnp.where(task.transition > 0, share, 1.0)
+        variables = jax.tree.map(lambda a, b: ((1 - share) * a + share * b).astype(b.dtype), *targets)
+        return objectives.with_targets(head, batch, lambda x: network.apply(variables, x)[0])
 
     def forward(params: Any, variables: dict[str, Any], batch: Batch, key: jax.Array):
         """Mean loss of a batch in training, and what else the pass gives."""
         noise = named(key, "noise") if network.stochastic else None
         outputs, activations, new_state = network.apply({**variables, "params": params}, batch.x, noise, train=True)
-        return jnp.mean(head.loss(outputs, batch.y)), (outputs, activations, new_state)
+        return objectives.loss(head, outputs, batch), (outputs, activations, new_state)
 
     def switch(state: RunState) -> RunState:
         key = jax.random.fold_in(stream(seed, "task"), index)
         event_key = jax.random.fold_in(named(stream(seed, "mitigation"), "switch"), index)
-        following = task.advance(state.stream, key, data)
+        following = task.advance(state.stream, key, index, data)
+        # The target network becomes what was learned, before anything is reset.
+        targets = Targets(state.targets.now, state.learner.variables) if state.targets else ()
 
         def gradient(variables: Any, key: jax.Array) -> Any:
-            batch = some(following.current, key)
+            batch = ready(task.some(following, key, index, data), targets, task.steps)
             return jax.grad(lambda p: forward(p, variables, batch, key)[0])(variables["params"])
 
-        event = Event(index, lambda key: some(following.current, key).x, gradient)
-        return RunState(following, compose.on_switch(members, event_key, state.learner, setting, event), state.total)
+        event = Event(index, lambda key: task.some(following, key, index, data).x, gradient)
+        learner = compose.on_switch(members, event_key, state.learner, setting, event)
+        return RunState(following, learner, state.total, targets)
 
-    def update(stream_state: State, learner: Learner, step: jax.Array):
+    def update(state: RunState, step: jax.Array):
         key = jax.random.fold_in(data_key, step)
-        stream_state, batch = task.batch(stream_state, key, step, data)
-        variables, current = learner.variables, stream_state.current
+        stream_state, batch = task.batch(state.stream, key, step, index, data)
+        batch = ready(batch, state.targets, step)
+        learner = state.learner
+        variables = learner.variables
 
         def context(outputs, activations) -> Context:
             return Context(
@@ -176,9 +191,9 @@ def run_chunk(
                 outputs,
                 variables,
                 inputs=batch.x,
-                targets=batch.y,
+                targets=objectives.targets(batch),
                 loss=lambda p: forward(p, variables, batch, key)[0],
-                reference=lambda: some(current, named(key, "reference")).x,
+                reference=lambda: task.some(stream_state, named(key, "reference"), index, data).x,
             )
 
         def objective(params):
@@ -193,20 +208,28 @@ def run_chunk(
         )
         learner = Learner({**variables, **new_state, "params": optax.apply_updates(params, updates)}, opt_state)
         learner = compose.after_update(members, learner, context(outputs, activations))
-        online = jnp.stack([loss, head.score(head.predict(outputs), batch.y)])
-        return stream_state, learner, online, grads, updates
+        online = jnp.stack([loss, objectives.score(head, outputs, batch)])
+        return RunState(stream_state, learner, state.total + online, state.targets), grads, updates
+
+    def judged(name: str, variables: Any, batch: Batch, targets: Any) -> dict[str, jax.Array]:
+        batch = ready(batch, targets, task.steps)
+        outputs, _, _ = network.apply(variables, batch.x)
+        return {
+            f"{name}_loss": objectives.loss(head, outputs, batch),
+            f"{name}_score": objectives.score(head, outputs, batch),
+        }
 
     def finish(state: RunState) -> dict[str, jax.Array]:
-        variables, current = state.learner.variables, state.stream.current
-        batch = task.examples(current, jnp.arange(min(EVALUATED, data.labels.shape[0])), data)
-        measured = task.examples(current, reference, data)
-        outputs, _, _ = network.apply(variables, batch.x)
+        variables = state.learner.variables
+        measured = ready(task.fixed(state.stream, index, measure.reference, data), state.targets, task.steps)
+        tested = task.tested(state.stream, index, EVALUATED, data)
         online = state.total / task.steps
         return {
             "online_loss": online[0],
             "online_score": online[1],
-            "end_loss": jnp.mean(head.loss(outputs, batch.y)),
-            "end_score": head.score(head.predict(outputs), batch.y),
+            **judged("end", variables, task.evaluation(state.stream, index, EVALUATED, data), state.targets),
+            **({} if tested is None else judged("test", variables, tested, state.targets)),
+            **{f"baseline_{name}": value for name, value in task.baselines(index, data).items()},
             **measure.ranks(setting, variables, measured.x, index),
             **measure.probe(
                 setting,
@@ -216,22 +239,18 @@ def run_chunk(
                 measured.x,
                 index,
             ),
-            **measure.curvature(
-                setting, head, named(stream(seed, "probe"), "curvature"), variables, measured.x, measured.y, index
-            ),
+            **measure.curvature(setting, head, named(stream(seed, "probe"), "curvature"), variables, measured, index),
         }
 
     def plain(step: jax.Array, state: RunState) -> RunState:
-        stream_state, learner, online, _, _ = update(state.stream, state.learner, step)
-        return RunState(stream_state, learner, state.total + online)
+        return update(state, step)[0]
 
     def interval(state: RunState, bounds: Chunk):
         """Updates `firsts .. lasts - 1` plainly, then update `lasts`, measured."""
         state = jax.lax.fori_loop(bounds.firsts, bounds.lasts, plain, state)
-        stream_state, learner, online, grads, updates = update(state.stream, state.learner, bounds.lasts)
-        x = task.examples(stream_state.current, reference, data).x
-        dense = measure.cheap(setting, learner.variables, x, grads, updates, initial["params"])
-        return RunState(stream_state, learner, state.total + online), dense
+        state, grads, updates = update(state, bounds.lasts)
+        x = task.fixed(state.stream, index, measure.reference, data).x
+        return state, measure.cheap(setting, state.learner.variables, x, grads, updates, initial["params"])
 
     if span.begins:
         state = jax.lax.cond(index > 0, switch, lambda state: state, state._replace(total=jnp.zeros(2)))

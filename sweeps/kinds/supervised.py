@@ -15,8 +15,6 @@ from sweeps.grouping import Group
 from sweeps.kinds import Cost
 from sweeps.program import stacked
 from sweeps.run import Run
-from tasks.base import Data
-from tasks.data import for_task
 from tasks.train import start
 
 #: Multiply-adds of a training step per parameter and example: forward, gradient of activations, gradient of weights.
@@ -48,12 +46,12 @@ class Supervised:
             "steps": task.steps,
             "num_tasks": task.num_tasks,
             "score_label": task.score_label,
-            "chance": float(task.problem(for_task(task)).chance),
+            "chance": float(task.problem(task.load()).chance),
         }
 
     def cost(self, group: Group) -> Cost:
         task = group.first.task
-        data = for_task(task)  # loading the data checks them, too
+        data = task.load()  # loading the data checks them, too
         lanes = len(group.flat)
         work = lanes * task.steps * task.num_tasks
         state, parameters = run_shape(group, data)
@@ -65,7 +63,7 @@ class Supervised:
         return compute(path, group, options)
 
 
-def run_shape(group: Group, data: Data) -> tuple[int, int]:
+def run_shape(group: Group, data: Any) -> tuple[int, int]:
     """Bytes of one run's state, and its number of parameters."""
     method, _ = stacked(group)
     one = jax.tree.map(lambda leaf: leaf[0], method)

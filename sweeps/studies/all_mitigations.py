@@ -27,7 +27,6 @@ from sweeps.grid import Grid
 from sweeps.studies.factorial import FRESH, NORM, SOURCE, TASKS, together
 from sweeps.study import Scale, Study
 from tasks.base import tasks
-from tasks.data import for_task
 from tasks.measure import Measure
 from tasks.train import architecture_on
 
@@ -56,7 +55,7 @@ def fits(task_text: str, *members: str) -> bool:
     """Whether these mitigations can stand together on a task."""
     task = spec.build_one(task_text, tasks)
     try:
-        architecture_on(task, compose.canonical(spec.build("+".join(members), mitigations)), for_task(task))
+        architecture_on(task, compose.canonical(spec.build("+".join(members), mitigations)), task.load())
     except UserError:
         return False
     return True

@@ -1,6 +1,6 @@
-"""From a name or a path to `tasks.base.Data`: find the file, read it, check it, cut it, pool it.
+"""From a name or a path to `tasks.data.sets.Images`: find the file, read it, check it, cut it, pool it.
 
-`load(name_or_path, examples_used, pool)` takes the name of an embedded data set or the path of a file that
+`load(name_or_path, examples_used, pool, held_out)` takes the name of an embedded data set or the path of a file that
 the user
 has: idx or idx.gz (see `idx`), or npz (see `npz`), told apart by their content. Nothing is ever downloaded
 and no pickle is ever read. The examples are the first `examples_used` in the file's order; the number of
@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from plasticity.errors import UserError
-from tasks.base import Data
 from tasks.data import idx, npz
+from tasks.data.sets import Images
 
 #: The embedded data sets: name -> the file of images. Fashion-MNIST: Xiao, Rasul and Vollgraf 2017,
 #: arXiv:1708.07747, MIT licence; its test split of 10,000 images, 28 x 28, 10 classes of 1,000.
@@ -26,14 +26,14 @@ EMBEDDED = {"fashion_mnist": Path(__file__).parent / "fashion_mnist" / "t10k-ima
 CHANNELS = (1, 3)
 
 
-def load(name_or_path: str, examples_used: int, pool: int = 1) -> Data:
-    """The first `examples_used` examples of a data set, images averaged over pool x pool blocks.
+def load(name_or_path: str, examples_used: int, pool: int = 1, held_out: int = 0) -> Images:
+    """The first `examples_used` examples of a data set and `held_out` after them, averaged over pool x pool blocks.
 
     Read once per process for each file and each pair of sizes, and again if the file changes. Raises
     `UserError` if there is no such data, or it cannot be used as asked.
     """
     path = find(name_or_path)
-    return _load(path.resolve(), path.stat().st_mtime_ns, examples_used, pool)
+    return _load(path.resolve(), path.stat().st_mtime_ns, examples_used, pool, held_out)
 
 
 def find(name_or_path: str) -> Path:
@@ -58,7 +58,7 @@ def find(name_or_path: str) -> Path:
 
 
 @lru_cache(maxsize=8)
-def _load(path: Path, modified: int, examples_used: int, pool: int) -> Data:
+def _load(path: Path, modified: int, examples_used: int, pool: int, held_out: int) -> Images:
     read_pair = _reader(path)
     if read_pair is None:
         with path.open("rb") as file:
@@ -68,10 +68,12 @@ def _load(path: Path, modified: int, examples_used: int, pool: int) -> Data:
             f"it begins with {begins or 'nothing'}"
         )
     images, labels = _checked(path, *read_pair(path))
-    if len(images) < examples_used:
-        raise UserError(f"{path} has {len(images)} examples, examples_used asks for {examples_used}")
+    asked = examples_used + held_out
+    if len(images) < asked:
+        more = f" and held_out for {held_out} more" if held_out else ""
+        raise UserError(f"{path} has {len(images)} examples, examples_used asks for {examples_used}{more}")
     classes = int(labels.max()) + 1
-    return Data.of(pooled(images[:examples_used], pool), labels[:examples_used], classes)
+    return Images.of(pooled(images[:asked], pool), labels[:asked], classes, held_out)
 
 
 def _reader(path: Path):

@@ -28,14 +28,14 @@ import math
 import jax
 import jax.numpy as jnp
 
-from tasks.base import Data
+from tasks.data.sets import Images
 
 HIDDEN = 128
 #: Examples passed through the random network at a time: bounds the memory when many runs switch at once.
 CHUNK = 1024
 
 
-def draw(key: jax.Array, data: Data) -> jax.Array:
+def draw(key: jax.Array, data: Images) -> jax.Array:
     """f at every example, float32 `[examples]`, of mean 0 and variance 1."""
     inputs = math.prod(data.images.shape[1:])
     key_in, key_out = jax.random.split(key)
@@ -45,7 +45,7 @@ def draw(key: jax.Array, data: Data) -> jax.Array:
     def f(index: jax.Array) -> jax.Array:
         return jax.nn.relu(data.inputs(index).reshape(-1) @ into) @ out
 
-    return standardized(jax.lax.map(f, jnp.arange(data.labels.shape[0]), batch_size=CHUNK))
+    return standardized(jax.lax.map(f, jnp.arange(data.examples), batch_size=CHUNK))
 
 
 def standardized(f: jax.Array) -> jax.Array:
@@ -59,7 +59,7 @@ def wave(f: jax.Array, frequency: jax.Array | float) -> jax.Array:
     return jnp.sin(frequency * f)
 
 
-def renewed(f: jax.Array, key: jax.Array, share: jax.Array | float, frequency: jax.Array | float, data: Data):
+def renewed(f: jax.Array, key: jax.Array, share: jax.Array | float, frequency: jax.Array | float, data: Images):
     """f of which the share `share` (0 to 1) of e = wave(f, frequency) is new, float32 `[examples]`."""
     fresh = draw(key, data)
     # Random networks on the same images are correlated by chance: that must not add to the share kept.

@@ -21,11 +21,13 @@ import jax
 import jax.numpy as jnp
 
 from plasticity.config import traced
-from tasks.base import Batch, Data, Problem, Task, tasks
+from tasks.base import Batch, Problem, tasks
+from tasks.data.sets import Images
+from tasks.examples import ExampleTask
 
 
 @tasks.register("class_permutation")
-class ClassPermutation(Task):
+class ClassPermutation(ExampleTask):
     """Classify by true labels whose class names are permuted at every switch.
 
     At a switch a cycle over k = round(share · C) random classes (at least 2 if share > 0) is applied to the
@@ -40,14 +42,14 @@ class ClassPermutation(Task):
 
     share: float = traced(1.0, ge=0, le=1, positional=True, help="share of the classes renamed at a switch")
 
-    def problem(self, data: Data) -> Problem:
+    def problem(self, data: Images) -> Problem:
         return Problem("classification", data.classes, (0.0, 0.0), data.majority)
 
-    def first(self, key: jax.Array, data: Data) -> jax.Array:
+    def first(self, key: jax.Array, data: Images) -> jax.Array:
         """The new name of each class, int32 `[classes]`."""
         return jnp.arange(data.classes, dtype=jnp.int32)
 
-    def following(self, context: jax.Array, key: jax.Array, index: jax.Array, data: Data) -> jax.Array:
+    def following(self, context: jax.Array, key: jax.Array, index: jax.Array, data: Images) -> jax.Array:
         count = jnp.round(self.share * data.classes).astype(jnp.int32)
         # One class alone cannot change its name.
         count = jnp.where(self.share > 0, jnp.maximum(count, 2), 0)
@@ -57,5 +59,5 @@ class ClassPermutation(Task):
         cycle = jnp.zeros_like(order).at[order].set(jnp.where(place < count, successor, order))
         return cycle[context]
 
-    def examples(self, context: jax.Array, indices: jax.Array, data: Data) -> Batch:
+    def examples(self, context: jax.Array, indices: jax.Array, data: Images) -> Batch:
         return Batch(data.inputs(indices), context[data.labels[indices]])

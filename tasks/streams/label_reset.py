@@ -19,11 +19,13 @@ import jax.numpy as jnp
 
 from plasticity.config import static, traced
 from plasticity.errors import UserError
-from tasks.base import Batch, Data, Problem, Task, tasks
+from tasks.base import Batch, Problem, tasks
+from tasks.data.sets import Images
+from tasks.examples import ExampleTask
 
 
 @tasks.register("label_reset")
-class LabelReset(Task):
+class LabelReset(ExampleTask):
     """Memorise random labels, a fraction `eps` of which is re-drawn at every switch.
 
     At a switch exactly round(eps · n) distinct examples get a fresh label, uniform over the C classes. The
@@ -36,6 +38,7 @@ class LabelReset(Task):
 
     reference: ClassVar[str] = "Lyle et al. 2024, arXiv:2402.18762, section 3.1 and figure 1"
     kind = "classification"
+    generalizes: ClassVar[bool] = False
     score_label: ClassVar[str] = "accuracy"
 
     eps: float = traced(1.0, ge=0, le=1, positional=True, help="share of the labels re-drawn at a switch")
@@ -56,17 +59,17 @@ class LabelReset(Task):
         values: dict[str, Any] = {"eps": eps, "steps": length, "num_tasks": round(num_tasks * steps / length)}
         return cls(**values, **others)
 
-    def problem(self, data: Data) -> Problem:
+    def problem(self, data: Images) -> Problem:
         return Problem("classification", data.classes, (0.0, 0.0), 1 / data.classes)
 
-    def first(self, key: jax.Array, data: Data) -> jax.Array:
+    def first(self, key: jax.Array, data: Images) -> jax.Array:
         """Labels, int32 `[examples]`."""
         if self.first_true:
-            return data.labels
-        return jax.random.randint(key, data.labels.shape, 0, data.classes)
+            return data.labels[: data.examples]
+        return jax.random.randint(key, (data.examples,), 0, data.classes)
 
-    def following(self, context: jax.Array, key: jax.Array, index: jax.Array, data: Data) -> jax.Array:
-        examples = data.labels.shape[0]
+    def following(self, context: jax.Array, key: jax.Array, index: jax.Array, data: Images) -> jax.Array:
+        examples = data.examples
         key_which, key_label = jax.random.split(key)
         # A random rank per example, of which the lowest are re-drawn: the count is exact though eps is
         # traced.
@@ -74,5 +77,5 @@ class LabelReset(Task):
         fresh = jax.random.randint(key_label, (examples,), 0, data.classes)
         return jnp.where(rank < jnp.round(self.eps * examples), fresh, context)
 
-    def examples(self, context: jax.Array, indices: jax.Array, data: Data) -> Batch:
+    def examples(self, context: jax.Array, indices: jax.Array, data: Images) -> Batch:
         return Batch(data.inputs(indices), context[indices])

@@ -22,12 +22,14 @@ import jax
 import jax.numpy as jnp
 
 from plasticity.config import static, traced
-from tasks.base import Batch, Data, Problem, Task, tasks
+from tasks.base import Batch, Problem, tasks
+from tasks.data.sets import Images
+from tasks.examples import ExampleTask
 from tasks.streams._random_function import draw, wave
 
 
 @tasks.register("offset_regression")
-class OffsetRegression(Task):
+class OffsetRegression(ExampleTask):
     """Regression targets offset + e(x), constant for `pretrain` tasks, then a fresh e at every switch.
 
     e(x) = sin(frequency · f(x)) with f a random two-layer network, of variance 1 over the examples. After the
@@ -36,6 +38,7 @@ class OffsetRegression(Task):
 
     reference: ClassVar[str] = "Lyle et al. 2024, arXiv:2402.18762, section 3.1, figure 1 and appendix E"
     kind = "regression"
+    generalizes: ClassVar[bool] = False
     score_label: ClassVar[str] = "explained variance"
 
     offset: float = traced(10.0, positional=True, help="mean of the pretraining targets; e itself is within ±1")
@@ -43,7 +46,7 @@ class OffsetRegression(Task):
     carry: float = traced(1.0, ge=0, le=1, help="share of the offset that the fresh targets keep")
     frequency: float = traced(3.0, gt=0, unit="radians", help="radians of the sine per standard deviation of f")
 
-    def problem(self, data: Data) -> Problem:
+    def problem(self, data: Images) -> Problem:
         """`target_range` is exact: |e| <= 1 around the one or two means of the stream."""
         before, after = self.offset, self.carry * self.offset
         if self.num_tasks <= self.pretrain:
@@ -55,15 +58,15 @@ class OffsetRegression(Task):
             low, high = jnp.minimum(before, after), jnp.maximum(before, after)
         return Problem("regression", 0, (low - 1, high + 1), 0.0)
 
-    def first(self, key: jax.Array, data: Data) -> jax.Array:
+    def first(self, key: jax.Array, data: Images) -> jax.Array:
         """Targets, float32 `[examples]`."""
         return self.offset + wave(draw(key, data), self.frequency)
 
-    def following(self, context: jax.Array, key: jax.Array, index: jax.Array, data: Data) -> jax.Array:
+    def following(self, context: jax.Array, key: jax.Array, index: jax.Array, data: Images) -> jax.Array:
         def fresh(_: jax.Array) -> jax.Array:
             return self.carry * self.offset + wave(draw(key, data), self.frequency)
 
         return jax.lax.cond(index < self.pretrain, lambda targets: targets, fresh, context)
 
-    def examples(self, context: jax.Array, indices: jax.Array, data: Data) -> Batch:
+    def examples(self, context: jax.Array, indices: jax.Array, data: Images) -> Batch:
         return Batch(data.inputs(indices), context[indices])

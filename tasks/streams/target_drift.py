@@ -29,7 +29,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from plasticity.config import static, traced
-from tasks.base import Batch, Data, Problem, Task, tasks
+from tasks.base import Batch, Problem, tasks
+from tasks.data.sets import Images
+from tasks.examples import ExampleTask
 from tasks.streams._random_function import draw, renewed, wave
 
 
@@ -42,7 +44,7 @@ class Drift(NamedTuple):
 
 
 @tasks.register("target_drift")
-class TargetDrift(Task):
+class TargetDrift(ExampleTask):
     """Regression targets y_t(x) = offset_t + scale_t · e_t(x) whose mean and scale drift from task to task.
 
     e_t(x) = sin(frequency · f_t(x)) with f_t a random two-layer network, of variance 1 over the examples.
@@ -59,6 +61,7 @@ class TargetDrift(Task):
 
     reference: ClassVar[str] = "Lyle et al. 2024, arXiv:2402.18762 (targets that grow); schedules of this suite"
     kind = "regression"
+    generalizes: ClassVar[bool] = False
     score_label: ClassVar[str] = "explained variance"
 
     drift: str = static(
@@ -73,7 +76,7 @@ class TargetDrift(Task):
     period: int = static(10, ge=2, unit="tasks", help="period of the sinusoid")
     frequency: float = traced(3.0, gt=0, unit="radians", help="radians of the sine per standard deviation of f")
 
-    def problem(self, data: Data) -> Problem:
+    def problem(self, data: Images) -> Problem:
         """`target_range` is exact (|e| <= 1) for growth and sinusoid; for random_walk the walks' bound."""
         t = np.arange(self.num_tasks)
         if self.drift == "random_walk":
@@ -99,14 +102,14 @@ class TargetDrift(Task):
         offset, scale = self._offset_scale(walk, index)
         return Drift(f, walk, offset + scale * wave(f, self.frequency))
 
-    def first(self, key: jax.Array, data: Data) -> Drift:
+    def first(self, key: jax.Array, data: Images) -> Drift:
         return self._context(draw(key, data), jnp.zeros(2), jnp.zeros((), jnp.int32))
 
-    def following(self, context: Drift, key: jax.Array, index: jax.Array, data: Data) -> Drift:
+    def following(self, context: Drift, key: jax.Array, index: jax.Array, data: Images) -> Drift:
         key_f, key_walk = jax.random.split(key)
         f = renewed(context.f, key_f, self.redraw, self.frequency, data)
         walk = jnp.clip(context.walk + jax.random.normal(key_walk, (2,)), -self._bound, self._bound)
         return self._context(f, walk, index)
 
-    def examples(self, context: Drift, indices: jax.Array, data: Data) -> Batch:
+    def examples(self, context: Drift, indices: jax.Array, data: Images) -> Batch:
         return Batch(data.inputs(indices), context.targets[indices])

@@ -14,7 +14,6 @@ from sweeps import program
 from sweeps.command import execute
 from sweeps.grid import subsets
 from sweeps.grouping import groups_of, programs
-from tasks.data import for_task
 from tasks.measure import Measure
 from tasks.train import chunks, run_chunk, start
 
@@ -131,7 +130,7 @@ def test_one_compilation_for_all_groups_of_a_shape(traces):
     def advance(grid, lanes):
         groups = groups_of(grid.runs(), lanes)
         for group in groups:
-            data = for_task(group.first.task)
+            data = group.first.task.load()
             span, chunk = chunks(group.first.task, group.first.measure, 100)[0]
             program.advance(group, span, program.begin(group, data), 0, chunk, data)
         return len(groups), programs(groups), len(traces)
@@ -155,7 +154,7 @@ def test_rows_do_not_depend_on_padding_nor_on_how_the_sweep_is_cut(tmp_path, fin
 def test_rows_are_those_of_the_pure_function(finished):
     """Each run id has the numbers of its own seed and strength: no lane is mistaken for another."""
     runs = tiny().runs()
-    data = for_task(runs[0].task)
+    data = runs[0].task.load()
     [(span, chunk)] = chunks(runs[0].task, runs[0].measure, 100)
 
     @jax.jit

@@ -3,30 +3,30 @@
 import numpy as np
 import pytest
 
-from tasks.base import Data
 from tasks.data import load
+from tasks.data.sets import Images
 
 EXAMPLES = 200
 
 
 @pytest.fixture(scope="session")
-def data() -> Data:
+def data() -> Images:
     """200 Fashion-MNIST images, pooled to 7 x 7."""
     return load("fashion_mnist", EXAMPLES, 4)
 
 
 @pytest.fixture(scope="session")
-def numbered(data: Data) -> Data:
+def numbered(data: Images) -> Images:
     """Images whose every pixel is the number of the example, so that an input tells which example it is.
 
     Of the shape and the labels of `data`: one compiled program serves both.
     """
     numbers = np.broadcast_to(np.arange(EXAMPLES, dtype=np.uint8)[:, None, None, None], data.images.shape)
-    return Data.of(numbers, np.asarray(data.labels), data.classes)
+    return Images.of(numbers, np.asarray(data.labels), data.classes)
 
 
 @pytest.fixture(scope="session")
-def number_of(numbered: Data):
+def number_of(numbered: Images):
     """The numbers of the examples in a batch of `numbered`."""
 
     def number(x) -> np.ndarray:

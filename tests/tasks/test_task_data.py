@@ -11,7 +11,7 @@ import pytest
 
 from plasticity.errors import UserError
 from tasks.base import tasks
-from tasks.data import check, for_task, load
+from tasks.data import load
 from tasks.data.load import EMBEDDED
 
 MNIST = Path(__file__).resolve().parents[3] / "shared" / "data" / "mnist"
@@ -281,25 +281,25 @@ def test_npz_damaged_inside(tmp_path):
 
 def test_for_task_loads_what_the_config_names(tmp_path):
     task = tasks.get("label_reset")(data=str(write_idx(tmp_path)), examples_used=10, batch_size=5, pool=2)
-    assert for_task(task).images.shape == (10, 3, 2, 1)
+    assert task.load().images.shape == (10, 3, 2, 1)
 
 
 def test_check_says_what_does_not_fit(data):
     task = tasks.get("label_reset")(examples_used=200)
-    check(task, data)
+    task.check(data)
     for wrong, message in (
         (dataclasses.replace(task, examples_used=300), "examples_used is 300, the data have 200 examples"),
         (dataclasses.replace(task, examples_used=100), "examples_used is 100, the data have 200 examples"),
     ):
         with pytest.raises(UserError, match=message):
-            check(wrong, data)
+            wrong.check(data)
     with pytest.raises(UserError, match="at least 2 classes are needed, fashion_mnist has 1"):
-        check(task, dataclasses.replace(data, counts=(200,)))
+        task.check(dataclasses.replace(data, counts=(200,)))
     with pytest.raises(UserError, match="the data have 150 images but 200 labels"):
-        check(task, dataclasses.replace(data, images=data.images[:150]))
+        task.check(dataclasses.replace(data, images=data.images[:150]))
     single = dataclasses.replace(data, images=data.images[:1], labels=data.labels[:1])
     with pytest.raises(UserError, match="at least 2 examples are needed, examples_used is 1"):
-        check(dataclasses.replace(task, examples_used=1, batch_size=1), single)
+        dataclasses.replace(task, examples_used=1, batch_size=1).check(single)
     with pytest.raises(UserError, match=r"batch_size must be at most examples_used \(50\), got 100"):
         tasks.get("label_reset")(examples_used=50)
 

@@ -1,0 +1,113 @@
+"""What a task stands on: arrays on the device, shared by all runs of a group.
+
+`Images`: labelled pictures, uint8, normalised when they are read. `Series`: labelled rows of numbers in their own
+order, which is time. `Text`: tokens in a row. Tasks that make their own examples stand on an empty tuple.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["images", "labels", "mean", "std"],
+    meta_fields=["counts", "held_out"],
+)
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """images: uint8 `[examples + held_out, height, width, channels]`; labels: int32 `[examples + held_out]`.
+
+    mean, std `[channels]`: of images / 255. counts: training examples of each class. held_out: how many of the last
+    images are never trained on. Statistics and counts are those of the training examples. `counts` and `held_out` are
+    static, so that numbers of classes and examples are plain also where the arrays are traced.
+    """
+
+    images: jax.Array
+    labels: jax.Array
+    mean: jax.Array
+    std: jax.Array
+    counts: tuple[int, ...]
+    held_out: int = 0
+
+    @classmethod
+    def of(cls, images: np.ndarray, labels: np.ndarray, classes: int | None = None, held_out: int = 0) -> Images:
+        """The data on the device, with their statistics. `classes` defaults to the highest label + 1."""
+        labels = labels.astype(np.int32)
+        classes = int(labels.max()) + 1 if classes is None else classes
+        trained = len(labels) - held_out
+        # Per channel from the 256 grey levels: exact, and without a float copy of all images.
+        levels = np.arange(256) / 255.0
+        shares = [np.bincount(images[:trained, ..., c].ravel(), minlength=256) for c in range(images.shape[-1])]
+        mean = np.array([np.average(levels, weights=s) for s in shares])
+        std = np.sqrt([np.average((levels - m) ** 2, weights=s) for s, m in zip(shares, mean, strict=True)])
+        # A constant channel (an empty border, a blank set) carries nothing; it must not become nan.
+        std = np.where(std > 0, std, 1.0)
+        counts = tuple(int(c) for c in np.bincount(labels[:trained], minlength=classes))
+        as_float = partial(jnp.asarray, dtype=jnp.float32)
+        return cls(jnp.asarray(images), jnp.asarray(labels), as_float(mean), as_float(std), counts, held_out)
+
+    @property
+    def examples(self) -> int:
+        """Number of training examples: the first so many."""
+        return self.labels.shape[0] - self.held_out
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.counts)
+
+    @property
+    def majority(self) -> float:
+        """Share of the largest class: the accuracy of the best input-blind prediction of the true labels."""
+        return max(self.counts) / sum(self.counts)
+
+    def inputs(self, indices: jax.Array) -> jax.Array:
+        """Normalised float32 images `[batch, height, width, channels]`."""
+        return (self.images[indices].astype(jnp.float32) / 255.0 - self.mean) / self.std
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["features", "labels"], meta_fields=["counts"])
+@dataclasses.dataclass(frozen=True)
+class Series:
+    """features: float32 `[rows, features]`; labels: int32 `[rows]`; counts: rows of each class, static."""
+
+    features: jax.Array
+    labels: jax.Array
+    counts: tuple[int, ...]
+
+    @classmethod
+    def of(cls, features: np.ndarray, labels: np.ndarray, classes: int | None = None) -> Series:
+        """The series on the device. `classes` defaults to the highest label + 1."""
+        labels = labels.astype(np.int32)
+        counts = np.bincount(labels, minlength=0 if classes is None else classes)
+        return cls(jnp.asarray(features, jnp.float32), jnp.asarray(labels), tuple(int(c) for c in counts))
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.counts)
+
+    @property
+    def majority(self) -> float:
+        """Share of the largest class."""
+        return max(self.counts) / sum(self.counts)
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["tokens"], meta_fields=["alphabet"])
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """tokens: int32 `[length]`, each below the number of different ones; alphabet: what each stands for, static."""
+
+    tokens: jax.Array
+    alphabet: tuple[str, ...]
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of different tokens."""
+        return len(self.alphabet)

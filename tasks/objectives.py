@@ -1,0 +1,77 @@
+"""From a network's outputs and a batch to loss and score, for each kind of problem.
+
+Classification and regression read one prediction an example, or one a position. Value learning has a prediction for
+each action: the loss is that of the action taken against
+
+    target = reward + discount * max_a prediction_a(next observation; target network)
+
+(Mnih et al. 2015, Nature 518), and the score is how often the action of the highest value is the best one.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from plasticity.heads import Head, Regression, Softmax
+from tasks.base import Batch, Problem, Transition
+
+
+class Valued(NamedTuple):
+    """A transition whose target is known: action, target and best action, each `[batch]`."""
+
+    action: jax.Array
+    target: jax.Array
+    best: jax.Array
+
+
+def base_head(problem: Problem) -> Head:
+    """The head of an unmitigated network on this problem."""
+    if problem.kind == "classification":
+        return Softmax(problem.classes)
+    return Regression(*problem.target_range)
+
+
+def by_action(head: Head, outputs: jax.Array) -> jax.Array:
+    """`[batch, actions * outputs]` to `[batch, actions, outputs]` of a prediction."""
+    return outputs.reshape(outputs.shape[0], -1, head.outputs)
+
+
+def with_targets(head: Head, batch: Batch, next_outputs: Any) -> Batch:
+    """A batch whose transitions have their targets. next_outputs: `x -> outputs` of the target network."""
+    if not isinstance(batch.y, Transition):
+        return batch
+    y = batch.y
+    values = jnp.max(head.predict(by_action(head, next_outputs(y.next_x))), axis=-1)
+    return batch._replace(y=Valued(y.action, y.reward + y.discount * values, y.best))
+
+
+def targets(batch: Batch) -> jax.Array:
+    """What the predictions of a batch with targets are to become."""
+    return batch.y.target if isinstance(batch.y, Valued) else batch.y
+
+
+def loss(head: Head, outputs: jax.Array, batch: Batch) -> jax.Array:
+    """Mean loss of a batch with targets."""
+    if isinstance(batch.y, Valued):
+        taken = jnp.take_along_axis(by_action(head, outputs), batch.y.action[:, None, None], axis=1)[:, 0]
+        return mean(head.loss(taken, batch.y.target), batch.weight)
+    return mean(head.loss(outputs, batch.y), batch.weight)
+
+
+def score(head: Head, outputs: jax.Array, batch: Batch) -> jax.Array:
+    """Score of a batch, in [0, 1]."""
+    if isinstance(batch.y, Valued):
+        chosen = jnp.argmax(head.predict(by_action(head, outputs)), axis=-1)
+        return mean(chosen == batch.y.best, batch.weight)
+    return head.score(head.predict(outputs), batch.y, batch.weight)
+
+
+def mean(values: jax.Array, weight: jax.Array | None) -> jax.Array:
+    """Mean over all axes, weighted along the first."""
+    if weight is None:
+        return jnp.mean(values)
+    per_example = jnp.mean(values.reshape(values.shape[0], -1), axis=1)
+    return jnp.sum(weight * per_example) / jnp.sum(weight)
