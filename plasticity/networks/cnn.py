@@ -1,8 +1,9 @@
-"""Convolutional networks of deep RL: convolutions, one hidden layer, output; normalisation before each nonlinearity.
+"""Convolutions, dense hidden layers, output, with normalisation before each nonlinearity; the networks of deep RL.
 
-Layer names are `conv_0 ...` and `hidden`, and `output`; with two streams `hidden` and `output` are one of each stream.
-The units of a convolution are its channels. Feature maps are flattened as HWC, so channel c owns rows c, c + C, ... of
-the next dense kernel.
+Layer names are `conv_0 ...`, `hidden` (of several `hidden_0 ...`) and `output`; with two streams the last hidden layer
+and `output` are one of each stream. The units of a convolution are its channels. Where there is max pooling it stands
+behind the nonlinearity, and activations are those before it. Feature maps are flattened as HWC, so channel c owns rows
+c, c + C, ... of the next dense kernel.
 """
 
 from __future__ import annotations
@@ -16,16 +17,22 @@ from plasticity.config import static
 from plasticity.network import Network
 from plasticity.networks.base import Architecture, NetworkConfig, networks
 from plasticity.networks.parts import Conv, Forward, Graph, Style
+from plasticity.networks.pooling import max_pool
 from plasticity.networks.record import record
 
 #: (features, kernel size, stride) of each convolution.
 Layers = tuple[tuple[int, int, int], ...]
 
 
+def _names(widths: tuple[int, ...]) -> list[str]:
+    return ["hidden"] if len(widths) == 1 else [f"hidden_{i}" for i in range(len(widths))]
+
+
 class _Module(nn.Module):
     layers: Layers
-    width: int
+    widths: tuple[int, ...]
     style: Style
+    pool: int
 
     @nn.compact
     def __call__(self, x: jax.Array, slope: Any, noise: jax.Array | None = None, train: bool = False):
@@ -33,17 +40,26 @@ class _Module(nn.Module):
         x = forward.prepare(x)
         for i, (features, size, stride) in enumerate(self.layers):
             layer = Conv(features, size, stride, self.style, self.style.bias, name=f"conv_{i}")
-            x = forward.activate(f"conv_{i}", layer(x))
-        return forward.end(x.reshape(x.shape[0], -1), "hidden", self.width), forward.activations
+            x = max_pool(forward.activate(f"conv_{i}", layer(x)), self.pool)
+        x = x.reshape(x.shape[0], -1)
+        *before, last = _names(self.widths)
+        for name, width in zip(before, self.widths[:-1], strict=True):
+            x = forward.dense(name, x, width)
+        return forward.end(x, last, self.widths[-1]), forward.activations
 
 
-def _build(layers: Layers, width: int, architecture: Architecture, **own: str) -> Network:
+def build(layers: Layers, widths: tuple[int, ...], architecture: Architecture, pool: int = 1, **own: str) -> Network:
+    """The network of these convolutions and dense hidden layers. pool: window of the max pooling, 1 for none."""
     style = Style.of(architecture, **own)
     graph = Graph(style)
     for i, (features, _, _) in enumerate(layers):
         graph.hidden(f"conv_{i}", features, [f"conv_{i - 1}"] if i else [])
-    graph.end("hidden", width, [f"conv_{len(layers) - 1}"])
-    return record(_Module(layers, width, style), graph, architecture)
+    below, (*before, last) = f"conv_{len(layers) - 1}", _names(widths)
+    for name, width in zip(before, widths[:-1], strict=True):
+        graph.hidden(name, width, [below])
+        below = name
+    graph.end(last, widths[-1], [below])
+    return record(_Module(layers, widths, style, pool), graph, architecture)
 
 
 @networks.register("nature")
@@ -65,7 +81,7 @@ class Nature(NetworkConfig):
     def build(self, architecture: Architecture) -> Network:
         layers = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
         own = {"padding": self.padding, "init": self.init, "conv": self.conv, "dtype": self.dtype}
-        return _build(layers, self.width, architecture, **own)
+        return build(layers, (self.width,), architecture, **own)
 
 
 @networks.register("minatar")
@@ -80,4 +96,4 @@ class MinAtar(NetworkConfig):
 
     def build(self, architecture: Architecture) -> Network:
         own = {"padding": "VALID", "init": "lecun", "conv": self.conv}
-        return _build(((self.features, 3, 1),), self.width, architecture, **own)
+        return build(((self.features, 3, 1),), (self.width,), architecture, **own)

@@ -32,3 +32,20 @@ def randomised(network, x, seed=1):
         return jnp.asarray(rng.normal(size=leaf.shape) / fan_in**0.5, jnp.float32)
 
     return {"params": jax.tree.map(draw, jax.eval_shape(network.init, jax.random.key(0), x)["params"])}
+
+
+def convolve(x, kernel, stride, padding):
+    """A convolution tap by tap, in the type of x."""
+    size = kernel.shape[0]
+    if padding == "SAME":
+        margins = []
+        for n in x.shape[1:3]:
+            total = max((-(-n // stride) - 1) * stride + size - n, 0)
+            margins.append((total // 2, total - total // 2))
+        x = np.pad(x, [(0, 0), *margins, (0, 0)])
+    rows, columns = ((n - size) // stride + 1 for n in x.shape[1:3])
+    return sum(
+        x[:, a : a + rows * stride : stride, b : b + columns * stride : stride][:, :rows, :columns] @ kernel[a, b]
+        for a in range(size)
+        for b in range(size)
+    )

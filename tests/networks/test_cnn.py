@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_networks import ATARI, C51, SCALAR, build, randomised, shapes
+from small_networks import ATARI, C51, SCALAR, build, convolve, randomised, shapes
 
 from plasticity.errors import UserError
 from plasticity.heads import Categorical
@@ -113,23 +113,6 @@ def test_inputs_that_do_not_fit_are_a_clear_error(spec, shape, message):
 
 
 # The forward pass -------------------------------------------------------------------------------------------------
-
-
-def convolve(x, kernel, stride, padding):
-    """Tap by tap, in the type of x."""
-    size = kernel.shape[0]
-    if padding == "SAME":
-        margins = []
-        for n in x.shape[1:3]:
-            total = max((-(-n // stride) - 1) * stride + size - n, 0)
-            margins.append((total // 2, total - total // 2))
-        x = np.pad(x, [(0, 0), *margins, (0, 0)])
-    rows, columns = ((n - size) // stride + 1 for n in x.shape[1:3])
-    return sum(
-        x[:, a : a + rows * stride : stride, b : b + columns * stride : stride][:, :rows, :columns] @ kernel[a, b]
-        for a in range(size)
-        for b in range(size)
-    )
 
 
 class Rewrite:
