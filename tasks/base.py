@@ -8,7 +8,7 @@ next follows (`following`), and what a batch is under one (`sample`); how a run 
 - `init(key, data) -> state`, `advance(state, key, index, data) -> state`, the switch to task `index`,
 - `batch(state, key, step, index, data) -> (state, Batch)`, what update `step` of task `index` sees,
 - `some`, `fixed`, `evaluation`, `tested`: other batches of the task as it is now,
-- `baselines(index, data)`: scores in task `index` that need no network.
+- `baselines(state, index, data)`: scores in task `index` that need no network.
 
 `transition` is the smoothness of the switch: over the first `transition * steps` updates of a task the share of the new
 context rises linearly from 0 to 1. Examples come from the old or the new context; targets of regression on the same
@@ -83,6 +83,9 @@ class Task(Config):
     score_label: ClassVar[str]
     #: Chance level and optimum of the score, in words.
     levels: ClassVar[str] = ""
+    #: Of regression: the online score is of all predictions in a task together, not the mean over batches. For batches
+    #: too small to have a variance.
+    pooled_score: ClassVar[bool] = False
 
     steps: int = static(400, ge=1, unit="updates", help="updates per task")
     num_tasks: int = static(30, ge=1, unit="tasks", help="tasks in the stream")
@@ -170,7 +173,7 @@ class Task(Config):
         """At most `limit` examples that are never trained on, as they are now; None if there are none."""
         return None
 
-    def baselines(self, index: jax.Array, data: Any) -> dict[str, jax.Array]:
+    def baselines(self, state: State, index: jax.Array, data: Any) -> dict[str, jax.Array]:
         """Scores in task `index` that need no network, by name."""
         return {}
 

@@ -75,3 +75,31 @@ def mean(values: jax.Array, weight: jax.Array | None) -> jax.Array:
         return jnp.mean(values)
     per_example = jnp.mean(values.reshape(values.shape[0], -1), axis=1)
     return jnp.sum(weight * per_example) / jnp.sum(weight)
+
+
+def nothing(pooled: bool) -> jax.Array:
+    """A tally of no updates."""
+    return jnp.zeros(4 if pooled else 2)
+
+
+def tally(head: Head, outputs: jax.Array, batch: Batch, loss: jax.Array, pooled: bool) -> jax.Array:
+    """What is summed over the updates of a task: loss and score; if pooled, loss, squared error, target, its square."""
+    if not pooled:
+        return jnp.stack([loss, score(head, outputs, batch)])
+    y = targets(batch)
+    error = jnp.square(head.predict(outputs) - y)
+    return jnp.stack([loss, jnp.mean(error), jnp.mean(y), jnp.mean(jnp.square(y))])
+
+
+def online(means: jax.Array, pooled: bool) -> tuple[jax.Array, jax.Array]:
+    """Online loss and score of a task from the means of its tallies.
+
+    A pooled score is `max(0, R^2)` of all predictions of the task together, 0 where the targets do not vary.
+    """
+    if not pooled:
+        return means[0], means[1]
+    variance = means[3] - jnp.square(means[2])
+    # Of a constant target rounding leaves a speck.
+    varies = variance > 1e-6 * means[3]
+    r2 = 1.0 - means[1] / jnp.where(varies, variance, 1.0)
+    return means[0], jnp.where(varies, jnp.maximum(r2, 0.0), 0.0)

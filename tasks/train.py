@@ -42,8 +42,8 @@ class Targets(NamedTuple):
 
 class RunState(NamedTuple):
     """stream: where the task stream is, the same for all methods of a seed; learner: what training has changed;
-    total: sums of the pre-update loss and score over the task so far, `[2]`; targets: `Targets` of value learning,
-    else ()."""
+    total: sums over the task so far of what `objectives.tally` gives before each update; targets: `Targets` of value
+    learning, else ()."""
 
     stream: State
     learner: Learner
@@ -107,7 +107,9 @@ def start(task: Task, method: Method, seed: jax.Array, data: Any) -> RunState:
     learner = Learner(parts.initial, parts.setting.restarted(parts.initial))
     # The target network starts as the network does.
     targets = Targets(parts.initial, parts.initial) if task.kind == "values" else ()
-    return RunState(task.init(named(stream(seed, "task"), "first"), data), learner, jnp.zeros(2), targets)
+    return RunState(
+        task.init(named(stream(seed, "task"), "first"), data), learner, objectives.nothing(task.pooled_score), targets
+    )
 
 
 def chunks(task: Task, measure: Measure, longest: int) -> list[tuple[Span, Chunk]]:
@@ -150,9 +152,13 @@ def run_chunk(
         """The batch with targets, if there is a target network: over the transition it turns into the new one."""
         if not isinstance(targets, Targets):
             return batch
-        share = jnp.minimum(step / jnp.maximum(task.transition * task.steps, 1.0), 1.0)
-        share = jnp.where(task.transition > 0, share, 1.0)
-        variables = jax.tree.map(lambda a, b: ((1 - share) * a + share * b).astype(b.dtype), *targets)
+        ramp = task.transition * task.steps
+
+        def between(targets: Targets) -> Any:
+            share = step / jnp.maximum(ramp, 1.0)
+            return jax.tree.map(lambda a, b: ((1 - share) * a + share * b).astype(b.dtype), *targets)
+
+        variables = jax.lax.cond(step < ramp, between, lambda targets: targets.now, targets)
         return objectives.with_targets(head, batch, lambda x: network.apply(variables, x)[0])
 
     def forward(params: Any, variables: dict[str, Any], batch: Batch, key: jax.Array):
@@ -208,7 +214,7 @@ def run_chunk(
         )
         learner = Learner({**variables, **new_state, "params": optax.apply_updates(params, updates)}, opt_state)
         learner = compose.after_update(members, learner, context(outputs, activations))
-        online = jnp.stack([loss, objectives.score(head, outputs, batch)])
+        online = objectives.tally(head, outputs, batch, loss, task.pooled_score)
         return RunState(stream_state, learner, state.total + online, state.targets), grads, updates
 
     def judged(name: str, variables: Any, batch: Batch, targets: Any) -> dict[str, jax.Array]:
@@ -223,13 +229,13 @@ def run_chunk(
         variables = state.learner.variables
         measured = ready(task.fixed(state.stream, index, measure.reference, data), state.targets, task.steps)
         tested = task.tested(state.stream, index, EVALUATED, data)
-        online = state.total / task.steps
+        online_loss, online_score = objectives.online(state.total / task.steps, task.pooled_score)
         return {
-            "online_loss": online[0],
-            "online_score": online[1],
+            "online_loss": online_loss,
+            "online_score": online_score,
             **judged("end", variables, task.evaluation(state.stream, index, EVALUATED, data), state.targets),
             **({} if tested is None else judged("test", variables, tested, state.targets)),
-            **{f"baseline_{name}": value for name, value in task.baselines(index, data).items()},
+            **{f"baseline_{name}": value for name, value in task.baselines(state.stream, index, data).items()},
             **measure.ranks(setting, variables, measured.x, index),
             **measure.probe(
                 setting,
@@ -253,6 +259,6 @@ def run_chunk(
         return state, measure.cheap(setting, state.learner.variables, x, grads, updates, initial["params"])
 
     if span.begins:
-        state = jax.lax.cond(index > 0, switch, lambda state: state, state._replace(total=jnp.zeros(2)))
+        state = jax.lax.cond(index > 0, switch, lambda state: state, state._replace(total=jnp.zeros_like(state.total)))
     state, dense = jax.lax.scan(interval, state, chunk)
     return state, Record(dense, finish(state) if span.ends else {})

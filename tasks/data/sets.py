@@ -99,15 +99,28 @@ class Series:
         return max(self.counts) / sum(self.counts)
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["tokens"], meta_fields=["alphabet"])
+@partial(jax.tree_util.register_dataclass, data_fields=["tokens"], meta_fields=["alphabet", "counts"])
 @dataclasses.dataclass(frozen=True)
 class Text:
-    """tokens: int32 `[length]`, each below the number of different ones; alphabet: what each stands for, static."""
+    """tokens: int32 `[length]`; alphabet: what each token stands for; counts: how often each occurs. The latter two are
+    static."""
 
     tokens: jax.Array
     alphabet: tuple[str, ...]
+    counts: tuple[int, ...]
+
+    @classmethod
+    def of(cls, tokens: np.ndarray, alphabet: tuple[str, ...]) -> Text:
+        """The text on the device. Tokens are below `len(alphabet)`."""
+        counts = tuple(int(c) for c in np.bincount(tokens, minlength=len(alphabet)))
+        return cls(jnp.asarray(tokens, jnp.int32), alphabet, counts)
 
     @property
     def vocabulary(self) -> int:
         """Number of different tokens."""
         return len(self.alphabet)
+
+    @property
+    def majority(self) -> float:
+        """Share of the most frequent token: the accuracy of the best input-blind prediction."""
+        return max(self.counts) / sum(self.counts)

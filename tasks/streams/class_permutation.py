@@ -24,6 +24,7 @@ from plasticity.config import traced
 from tasks.base import Batch, Problem, tasks
 from tasks.data.sets import Images
 from tasks.examples import ExampleTask
+from tasks.streams._renaming import cycle
 
 
 @tasks.register("class_permutation")
@@ -50,14 +51,7 @@ class ClassPermutation(ExampleTask):
         return jnp.arange(data.classes, dtype=jnp.int32)
 
     def following(self, context: jax.Array, key: jax.Array, index: jax.Array, data: Images) -> jax.Array:
-        count = jnp.round(self.share * data.classes).astype(jnp.int32)
-        # One class alone cannot change its name.
-        count = jnp.where(self.share > 0, jnp.maximum(count, 2), 0)
-        order = jax.random.permutation(key, jnp.arange(data.classes, dtype=jnp.int32))
-        place = jnp.arange(data.classes)
-        successor = order[(place + 1) % jnp.maximum(count, 1)]
-        cycle = jnp.zeros_like(order).at[order].set(jnp.where(place < count, successor, order))
-        return cycle[context]
+        return cycle(key, data.classes, self.share)[context]
 
     def examples(self, context: jax.Array, indices: jax.Array, data: Images) -> Batch:
         return Batch(data.inputs(indices), context[data.labels[indices]])
