@@ -18,6 +18,10 @@ import jax.numpy as jnp
 Path = tuple[str, ...]
 Params = Any
 
+#: The name of a parameter `[entries, features]` whose rows are looked up (of tokens, of positions). It has two
+#: dimensions, but no product is made with it: it has no fan-in, and is no matrix to an optimiser of matrices.
+TABLE = "table"
+
 
 class Activation(NamedTuple):
     """One hidden layer's values on a batch, shaped `[batch, (positions,) units]`.
@@ -71,7 +75,8 @@ class Network:
 
     init: `(key, x[batch, ...]) -> variables`, a dict with the collection `params` and, where there are running
         statistics, further collections.
-    apply: `(variables, x, noise=None, train=False) -> (output[batch, outputs], {layer: Activation}, new_state)`.
+    apply: `(variables, x, noise=None, train=False) -> (output[batch, outputs], {layer: Activation}, new_state)`; of a
+        sequence model `output[batch, positions, outputs]`.
         noise: a key for noisy layers and random nonlinearities, which without one apply their means. train: use the
         batch's own statistics where a layer has running ones; `new_state` then holds the collections that change with
         the batch, else it is empty.
@@ -85,6 +90,8 @@ class Network:
     logits: how many outputs in a row are the logits of one distribution; 0 where outputs are plain numbers.
     auxiliary: kernels of linear heads on the features that the forward pass does not use, in the features' order.
     stochastic: training passes need a key, beside what noisy layers need for acting.
+    sequence: a sequence model: inputs are tokens, integers `[batch, positions]`, and each position has a prediction,
+        which depends on no later one.
     """
 
     init: Callable[[jax.Array, jax.Array], dict[str, Any]]
@@ -99,6 +106,7 @@ class Network:
     logits: int = 0
     auxiliary: tuple[Path, ...] = ()
     stochastic: bool = False
+    sequence: bool = False
 
 
 def get_at(tree: Any, path: Path) -> Any:

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from plasticity.network import Network, Params, Path, UnitLayer, get_at, set_at
+from plasticity.network import TABLE, Network, Params, Path, UnitLayer, get_at, set_at
 
 
 def fan_ins(params: Params, network: Network) -> Params:
     """The fan-in of each parameter's own layer, a tree of ints: a kernel's own, and a bias's that of its kernel.
 
-    0 for what has none: affine parameters of normalisations, coefficients of nonlinearities. A layer of the unit graph
-    names its kernel and bias; of a layer outside it (the output) the bias is the `bias` beside the `kernel`.
+    0 for what has none: affine parameters of normalisations, coefficients of nonlinearities, tables. A layer of the
+    unit graph names its kernel and bias; of a layer outside it (the output) the bias is the `bias` beside the `kernel`.
     """
-    found = jax.tree.map(lambda p: math.prod(p.shape[:-1]) if p.ndim > 1 else 0, params)
+
+    def own(path: Any, p: jax.Array) -> int:
+        return math.prod(p.shape[:-1]) if p.ndim > 1 and path[-1].key != TABLE else 0
+
+    found = jax.tree_util.tree_map_with_path(own, params)
     beside = {layer.bias: layer.kernel for layer in network.units if layer.bias is not None}
     for keys, leaf in jax.tree_util.tree_leaves_with_path(params):
         path = tuple(key.key for key in keys)

@@ -30,7 +30,8 @@ def roles(params: Params, network: Network) -> Roles:
     """The role of each parameter that has one, in the order of the parameters."""
     layers = network.units
     norms = {path for layer in layers for path in (layer.norm_scale, layer.norm_bias)} | set(network.norms)
-    gain_names = {layer.norm_scale[-1] for layer in layers if layer.norm_scale}
+    # The suite's own name too: blocks have norms where the layers of the graph have none.
+    gain_names = {layer.norm_scale[-1] for layer in layers if layer.norm_scale} | {"scale"}
     # An output layer's deviations are outgoing kernels too: they are named as those of the hidden layers before it.
     noise_names = {path[-1] for layer in layers for path in layer.further}
     outgoing = {o.kernel for layer in layers for o in layer.outgoing}
@@ -63,6 +64,8 @@ def hidden_matrices(params: Params, network: Network) -> list[jax.Array]:
 def last_features(network: Network, activations: Mapping[str, Activation], member: str) -> list[jax.Array]:
     """What the output layers read, `[batch, (positions,) units]`; of several streams one each.
 
+    Of a sequence model, which has an output at each position, `[batch * positions, units]`.
+
     Raises `UserError` where the network says neither by its `features` nor by its unit graph what that is.
     """
     outputs = {network.output_kernel, *network.other_outputs}
@@ -76,7 +79,8 @@ def last_features(network: Network, activations: Mapping[str, Activation], membe
             f"{member} needs the activations of {', '.join(absent)}: pass Context(activations=...) with them; "
             f"got {', '.join(sorted(activations)) or '(none)'}"
         )
-    return [activations[name].post for name in names]
+    found = [activations[name].post for name in names]
+    return [post.reshape(-1, post.shape[-1]) for post in found] if network.sequence else found
 
 
 def rows(features: list[jax.Array]) -> jax.Array:

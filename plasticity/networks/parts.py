@@ -124,6 +124,12 @@ class Forward:
     train: bool = False
     activations: dict[str, Activation] = field(default_factory=dict)
     first_dense: bool = True
+    #: Where layers work on rows `[batch * positions, units]`, how many of them an example has; 0 where they do not.
+    positions: int = 0
+
+    def folded(self, x: jax.Array) -> jax.Array:
+        """Rows `[batch * positions, units]` as `[batch, positions, units]`; others as they are."""
+        return x.reshape(-1, self.positions, x.shape[-1]) if self.positions else x
 
     def prepare(self, x: jax.Array) -> jax.Array:
         """Inputs in the compute type; uint8 is taken as grey levels, scaled to 0 .. 1."""
@@ -131,7 +137,10 @@ class Forward:
         return x.astype(dtype) / 255 if x.dtype == jnp.uint8 else x.astype(dtype)
 
     def activate(self, name: str, z: jax.Array) -> jax.Array:
-        """Normalise preactivations `z[batch, (height, width,) units]`, apply the nonlinearity, record both."""
+        """Normalise preactivations `z[batch, (height, width,) units]`, apply the nonlinearity, record both.
+
+        Rows of positions are normalised each for itself, and recorded as `[batch, positions, units]`.
+        """
         return self.respond(name, normalize(self.style.normalization, f"norm_{name}", z, self.train))
 
     def respond(self, name: str, z: jax.Array) -> jax.Array:
@@ -144,8 +153,12 @@ class Forward:
             x = phi.sample(named(self.noise, f"activation_{name}"), z, slope)
         else:
             x = phi.apply(z, slope)
-        self.activations[name] = Activation(pre=z, post=x)
+        self.keep(name, z, x)
         return x
+
+    def keep(self, name: str, pre: jax.Array, post: jax.Array) -> None:
+        """Record what stands before and behind a nonlinearity, or a norm at the end of a residual stream."""
+        self.activations[name] = Activation(self.folded(pre), self.folded(post))
 
     def dense(self, name: str, x: jax.Array, width: int, noisy: bool = False, place: str = "hidden") -> jax.Array:
         """A hidden dense layer. place: of its kernel, see `options.PLACES`."""
@@ -153,7 +166,7 @@ class Forward:
         return self.activate(name, self.linear(name, x, width, noisy, self.style.bias, place, first))
 
     def end(self, x: jax.Array, hidden: str, width: int) -> jax.Array:
-        """Last hidden layer(s) and output(s): `[batch, predictions * outputs]` in float32.
+        """Last hidden layer(s) and output(s): `[batch, (positions,) predictions * outputs]` in float32.
 
         Without a name for the hidden layer there is none in a single stream; two streams have one each.
         """
@@ -161,9 +174,8 @@ class Forward:
         if not style.dueling:
             x = self.dense(hidden, x, width, noisy, "last_hidden") if hidden else x
             self.auxiliary("auxiliary", x)
-            return self.linear("output", x, style.predictions * style.outputs, noisy, place="output").astype(
-                jnp.float32
-            )
+            outputs = self.linear("output", x, style.predictions * style.outputs, noisy, place="output")
+            return self.folded(outputs.astype(jnp.float32))
 
         first = self.first_dense
 
@@ -176,7 +188,7 @@ class Forward:
 
         value, advantage = end("value", 1), end("advantage", style.predictions)
         q = value + advantage - jnp.mean(advantage, axis=1, keepdims=True)
-        return q.reshape(q.shape[0], -1)
+        return self.folded(q.reshape(q.shape[0], -1))
 
     def auxiliary(self, name: str, x: jax.Array) -> None:
         """The kernel of linear heads on `x`, if the architecture asks for some. Nothing is computed with it here."""
@@ -213,6 +225,10 @@ class Graph:
         self.auxiliary: tuple[Path, ...] = ()
         #: The activation of the residual stream that the output reads.
         self.stream = ""
+        #: One prediction a position, from tokens.
+        self.sequence = False
+        #: Training passes need a key, whatever the nonlinearity.
+        self.stochastic = False
 
     def hidden(
         self,

@@ -50,7 +50,8 @@ def record(module: nn.Module, graph: Graph, architecture: Architecture) -> Netwo
         features=graph.features,
         logits=0 if isinstance(architecture.head, Regression) else architecture.head.outputs,
         auxiliary=graph.auxiliary,
-        stochastic=NONLINEARITIES[architecture.activation].sample is not None,
+        stochastic=graph.stochastic or NONLINEARITIES[architecture.activation].sample is not None,
+        sequence=graph.sequence,
     )
     network = injectable(network) if architecture.injectable else network
     # Outermost: a sum of networks is one network to the scale of the targets.

@@ -8,6 +8,7 @@ import jax
 import optax
 
 from plasticity.config import static, traced
+from plasticity.network import TABLE
 from plasticity.optimizers.adam import scale_by_adam_per_entry
 from plasticity.optimizers.base import OptimizerConfig, optimizers
 
@@ -20,7 +21,11 @@ def _dimensions(params: Any) -> Any:
 
 
 def _labels(params: Any) -> Any:
-    return jax.tree.map(lambda p: "matrix" if p.ndim in (2, 4) else "other", params)
+    def label(path: Any, p: Any) -> str:
+        table = bool(path) and getattr(path[-1], "key", None) == TABLE
+        return "matrix" if p.ndim in (2, 4) and not table else "other"
+
+    return jax.tree_util.tree_map_with_path(label, params)
 
 
 @optimizers.register("muon")
@@ -29,7 +34,8 @@ class Muon(OptimizerConfig):
 
     M is Nesterov momentum, corrected for its start. `optax.contrib.muon` computes it, for dense kernels and for
     convolutions as matrices of filters; the output layer's kernel counts as a matrix too (the source gives it to Adam).
-    All other parameters are Adam's, with b1 = .9, b2 = .999 and the learning rate `ratio` lr.
+    All other parameters, tables of tokens and places among them, are Adam's, with b1 = .9, b2 = .999 and the learning
+    rate `ratio` lr.
 
     Momentum is by entry, so units can be reset; its start is corrected by a count that all entries share, which leaves
     reset entries too small in M for about 1 / (1 - beta) updates, not too large. Adam's counts are by entry on request.

@@ -38,12 +38,18 @@ class Fitted(NamedTuple):
 def opened(model: Model, variables: Any) -> tuple[Callable[[Any, Array], Array], Any]:
     """`forward(params, x) -> outputs` and the parameters that a probe trains.
 
-    Of a `Network` those are `variables["params"]`; of a plain function everything that is passed.
+    Of a `Network` those are `variables["params"]`; of a plain function everything that is passed. Of a sequence model
+    the outputs are those of the last position, which depend on all tokens.
     """
     if isinstance(model, Network):
         if not isinstance(variables, dict) or "params" not in variables:
             raise UserError("variables of a Network must be a dict with the collection 'params'")
-        return lambda params, x: model.apply({**variables, "params": params}, x)[0], variables["params"]
+
+        def forward(params: Any, x: Array) -> Array:
+            outputs = model.apply({**variables, "params": params}, x)[0]
+            return outputs[:, -1] if model.sequence else outputs
+
+        return forward, variables["params"]
     if not callable(model):
         raise UserError(f"a probe needs a Network or a function forward(params, x), got {type(model).__name__}")
     return model, variables

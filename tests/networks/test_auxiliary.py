@@ -6,17 +6,26 @@ import numpy as np
 import pytest
 from small_networks import SCALAR, build
 
+from plasticity.heads import Softmax
 from plasticity.network import get_at
 from plasticity.networks import networks
 
-IMAGES = {"nature": (2, 84, 84, 4), "impala": (2, 8, 8, 1)}
+IMAGES = {
+    "nature": (2, 84, 84, 4),
+    "impala": (2, 8, 8, 1),
+    "l2_init_cnn": (2, 16, 16, 1),
+    "continual_imagenet_cnn": (2, 24, 24, 1),
+}
+TOKENS = jnp.zeros((2, 5), jnp.int32)
+SEQUENCES = ("transformer", "linear_recurrence")
 
 
 @pytest.mark.parametrize("dueling", [False, True])
 @pytest.mark.parametrize("name", networks.members())
 def test_auxiliary_heads_read_what_the_output_reads(name, dueling):
-    x = jnp.zeros(IMAGES.get(name, (2, 10, 10, 3)))
-    plain, network = (build(name, SCALAR, dueling=dueling, auxiliary=k) for k in (0, 3))
+    x = TOKENS if name in SEQUENCES else jnp.zeros(IMAGES.get(name, (2, 10, 10, 3)))
+    head = Softmax(7) if name in SEQUENCES else SCALAR
+    plain, network = (build(name, head, dueling=dueling, auxiliary=k) for k in (0, 3))
     variables, activations = jax.eval_shape(
         lambda: (v := network.init(jax.random.key(0), x), network.apply(v, x, None)[1])
     )

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from plasticity.heads import Regression
+from plasticity.heads import Regression, Softmax
 from plasticity.mitigations import Setting
 from plasticity.mitigations.recycling import overwrite
 from plasticity.mitigations.redo import Redo
@@ -19,7 +19,23 @@ from plasticity.networks import Architecture, networks
 from plasticity.optimizers import optimizers
 from plasticity.spec import build_one
 
-NETWORKS = {"mlp": "mlp(6, 3)", "minatar": "minatar(6, features=4)", "nature": "nature(6)", "impala": "impala(6)"}
+NETWORKS = {
+    "mlp": "mlp(6, 3)",
+    "minatar": "minatar(6, features=4)",
+    "nature": "nature(6)",
+    "impala": "impala(6)",
+    "cnn": "cnn(6, channels=4)",
+    "vit": "vit(6, 2, heads=3, expansion=2)",
+    "transformer": "transformer(6, 2, heads=3, expansion=2)",
+    "linear_recurrence": "linear_recurrence(6, 2, expansion=2)",
+}
+#: Layers of each block that are not in the unit graph, of networks with a residual stream of positions.
+MIXING = {
+    "vit": ("query", "key", "value", "projection"),
+    "transformer": ("query", "key", "value", "projection"),
+    "linear_recurrence": ("value", "recurrence_gate", "input_gate", "decay", "projection"),
+}
+SEQUENCES = ("transformer", "linear_recurrence")
 OPTIONS = {
     "plain": {},
     "layer_norm": {"normalization": "layer"},
@@ -31,7 +47,17 @@ OPTIONS = {
 }
 # Small, but with several positions before the dense layer; stride 4, 2 and three poolings leave 3 x 2 and 2 x 2.
 X = np.random.default_rng(0).normal(size=(4, 17, 16, 2)).astype(np.float32)
-IMAGES = {"mlp": X[:, :3, :3], "minatar": X[:, :6, :5], "nature": X, "impala": X[:, :9, :9]}
+TOKENS = np.random.default_rng(0).integers(0, 5, (4, 7)).astype(np.int32)
+INPUTS = {
+    "mlp": X[:, :3, :3],
+    "minatar": X[:, :6, :5],
+    "nature": X,
+    "impala": X[:, :9, :9],
+    "cnn": X[:, :9, :8],
+    "vit": X[:, :7, :7],
+    "transformer": TOKENS,
+    "linear_recurrence": TOKENS,
+}
 KEY = jax.random.key(5)
 every_network = pytest.mark.parametrize("name", NETWORKS)
 every_option = pytest.mark.parametrize("option", OPTIONS)
@@ -51,8 +77,9 @@ class Case:
 @lru_cache
 def case(name, option):
     """A network with parameters that are random everywhere, and its forward pass, compiled once."""
-    architecture = Architecture(Regression(-1.0, 1.0), predictions=3, **OPTIONS[option])
-    network, x = build_one(NETWORKS[name], networks).build(architecture), IMAGES[name]
+    head = Softmax(5) if name in SEQUENCES else Regression(-1.0, 1.0)
+    architecture = Architecture(head, predictions=3, **OPTIONS[option])
+    network, x = build_one(NETWORKS[name], networks).build(architecture), INPUTS[name]
     shapes = jax.eval_shape(network.init, jax.random.key(0), x)["params"]
     return Case(network, random_like(shapes, 1), x, jax.jit(network.apply))
 
@@ -72,10 +99,10 @@ def random_like(tree, seed):
 
 def dense_layers(name, option):
     """{layer: readers} at the dense end, written down by hand."""
-    last = "hidden_2" if name == "mlp" else "hidden"
     if "dueling" in OPTIONS[option]:
         return {f"{s}_hidden": [f"{s}_output"] for s in ("value", "advantage")}
-    return {last: ["output"]}
+    last = {"mlp": "hidden_2", "cnn": "hidden_1"}.get(name, "hidden")
+    return {} if name in MIXING else {last: ["output"]}
 
 
 def expected_graph(name, option):
@@ -91,6 +118,8 @@ def expected_graph(name, option):
             for i, channels in enumerate((16, 32, 32))
             for j in range(2)
         },
+        "cnn": {"conv_0": (4, ["conv_1"]), "conv_1": (4, ["hidden_0"]), "hidden_0": (6, first)},
+        **{key: {f"block_{i}": (12, [f"block_{i}_out"]) for i in range(2)} for key in MIXING},
     }[name]
     return torso | {layer: (6, readers) for layer, readers in end.items()}
 
@@ -127,14 +156,20 @@ def test_paths_and_fan_out(name, option):
         assert pre.shape[-1] * features == post.shape[-1] == units * features
         for outgoing in layer.outgoing:
             kernel = get_at(it.params, outgoing.kernel)
-            positions = math.prod(post.shape[1:-1]) if kernel.ndim == 2 else 1
+            positions = math.prod(post.shape[1:-1]) if kernel.ndim == 2 and name not in MIXING else 1
+            if layer.name.startswith("conv") and name == "cnn" and kernel.ndim == 2:
+                positions = 4  # 9 x 8 pooled twice
             assert kernel.shape[-2] == units * features * positions
             assert outgoing.rows(jnp.arange(units), it.params).shape == (kernel.shape[-2],)
-    assert it.network.output_kernel == (list(dense_layers(name, option).values())[-1][0], "kernel")
+    readers = [reader for readers in dense_layers(name, option).values() for reader in readers]
+    assert it.network.output_kernel == ((readers or ["output"])[-1], "kernel")
     # Nothing with units on its last axis is left out, but for what the graph does not cover.
     named = {path[0] for layer in it.network.units for path in (layer.kernel, *(o.kernel for o in layer.outgoing))}
     free = {p for p in it.params if p not in named and not p.startswith("norm_")}
-    assert free == ({"stage_0", "stage_1", "stage_2"} if name == "impala" else set())
+    expected = {f"block_{i}_{part}" for i in range(2) for part in MIXING.get(name, ())}
+    expected |= {"impala": {"stage_0", "stage_1", "stage_2"}, "vit": {"embedding", "places"}}.get(name, set())
+    expected |= {"tokens"} if name in SEQUENCES else set()
+    assert free == expected | ({"output"} if name in MIXING and not readers else set())
 
 
 @every_network
