@@ -16,10 +16,13 @@ from pathlib import Path
 import numpy as np
 
 from plasticity.errors import UserError
+from tasks.data import memory
 
 MAGIC = b"\x00\x00"
 GZIP_MAGIC = b"\x1f\x8b"
 UNSIGNED_BYTE = 0x08
+#: Bytes of the header of images, which have three axes.
+HEADER = 16
 
 
 def read_pair(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -70,10 +73,14 @@ def read(path: Path, axes: int, what: str) -> np.ndarray:
 
 def _content(path: Path) -> bytes:
     """The bytes of a file, unpacked if it is gzip; of a broken gzip file, as many as can be had."""
+    memory.require(path.stat().st_size, str(path))
     content = path.read_bytes()
     if not content.startswith(GZIP_MAGIC):
         return content
     try:
+        head = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16).decompress(content, HEADER)
+        if head.startswith(MAGIC) and len(head) == HEADER:
+            memory.require(math.prod(struct.unpack(">3I", head[4:])) if head[3] == 3 else 0, str(path))
         return gzip.decompress(content)
     except EOFError:
         # Cut short: what there is, so that the caller can say how many bytes are missing.

@@ -41,9 +41,9 @@ class Images:
         labels = labels.astype(np.int32)
         classes = int(labels.max()) + 1 if classes is None else classes
         trained = len(labels) - held_out
-        # Per channel from the 256 grey levels: exact, and without a float copy of all images.
+        # Per channel from the 256 grey levels: exact, and without a copy of all images in a larger type.
         levels = np.arange(256) / 255.0
-        shares = [np.bincount(images[:trained, ..., c].ravel(), minlength=256) for c in range(images.shape[-1])]
+        shares = _grey_levels(images[:trained])
         mean = np.array([np.average(levels, weights=s) for s in shares])
         std = np.sqrt([np.average((levels - m) ** 2, weights=s) for s, m in zip(shares, mean, strict=True)])
         # A constant channel (an empty border, a blank set) carries nothing; it must not become nan.
@@ -70,6 +70,15 @@ class Images:
     def inputs(self, indices: jax.Array) -> jax.Array:
         """Normalised float32 images `[batch, height, width, channels]`."""
         return (self.images[indices].astype(jnp.float32) / 255.0 - self.mean) / self.std
+
+
+def _grey_levels(images: np.ndarray) -> np.ndarray:
+    """How many pixels of each channel have each of the 256 levels: int64 `[channels, 256]`."""
+    counts = np.zeros((images.shape[-1], 256), np.int64)
+    for start in range(0, len(images), 1024):  # bincount works on a copy of 8 bytes a value
+        for channel, count in enumerate(counts):
+            count += np.bincount(images[start : start + 1024, ..., channel].ravel(), minlength=256)
+    return counts
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["features", "labels"], meta_fields=["counts"])

@@ -144,13 +144,13 @@ def test_a_folder_names_its_files(tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
     fails(f"{tmp_path} is a folder; name a file in it: my-images-idx3-ubyte", tmp_path)
     (tmp_path / "empty").mkdir()
-    fails("it has no idx or npz file", tmp_path / "empty")
+    fails("it has no file of images that is read", tmp_path / "empty")
 
 
-def test_neither_idx_nor_npz(tmp_path):
+def test_no_known_format(tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
     fails(
-        "is neither idx (begins with 00 00), gzip (1f 8b) nor npz (50 4b): it begins with 68 65 6c 6c",
+        "is in no format that is read here: it begins with 68 65 6c 6c; allowed: idx (00 00), packed idx (1f 8b), npz (50 4b)",
         tmp_path / "notes.txt",
     )
     (tmp_path / "void").write_bytes(b"")
