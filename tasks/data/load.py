@@ -79,6 +79,12 @@ def _load(
     parts = [_checked(path, *formats.read_pair(path)) for path, _, _ in files]
     images, labels = _joined([path for path, _, _ in files], parts)
     what = source if source in (*EMBEDDED, *places.SETS) else str(files[0][0].parent if len(files) > 1 else files[0][0])
+    if labels.min() < 0 or labels.max() >= len(labels):
+        # An upper limit, because the highest label sets the size of the network's output.
+        raise UserError(
+            f"{what}: labels must be class numbers, from 0 and below the number of examples ({len(labels)}), "
+            f"found {labels.min()} to {labels.max()}"
+        )
     classes = int(labels.max()) + 1
     if known := places.SETS.get(source):
         classes = known.classes
@@ -132,12 +138,6 @@ def _checked(path: Path, images: np.ndarray, labels: np.ndarray) -> tuple[np.nda
         raise UserError(f"{path}: {len(images)} images but {len(labels)} labels")
     if images.size == 0:
         raise UserError(f"{path} has no images: shape {images.shape}")
-    if labels.min() < 0 or labels.max() >= len(labels):
-        # An upper limit, because the highest label sets the size of the network's output.
-        raise UserError(
-            f"{path}: labels must be class numbers, from 0 and below the number of examples ({len(labels)}), "
-            f"found {labels.min()} to {labels.max()}"
-        )
     return images, labels
 
 
