@@ -148,7 +148,7 @@ def candidates(name: str) -> Iterator[tuple[str, Path, str]]:
     where = roots()
     for place in SETS[name].places:
         for root in where[place.whose]:
-            yield place.whose, root.expanduser(), place.pattern
+            yield place.whose, root.expanduser().absolute(), place.pattern
 
 
 def _folders(path: Path) -> list[Path]:
