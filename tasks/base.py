@@ -83,6 +83,8 @@ class Task(Config):
     score_label: ClassVar[str]
     #: Chance level and optimum of the score, in words.
     levels: ClassVar[str] = ""
+    #: Published settings of the stream, by a name of their source: each the whole text of a task.
+    protocols: ClassVar[dict[str, str]] = {}
     #: Of regression: the online score is of all predictions in a task together, not the mean over batches. For batches
     #: too small to have a variance.
     pooled_score: ClassVar[bool] = False
@@ -151,7 +153,7 @@ class Task(Config):
 
         def mix(new: Batch) -> Batch:
             if interpolate:
-                return jax.tree.map(lambda a, b: ((1 - share) * a + share * b).astype(b.dtype), old(), new)
+                return new._replace(y=((1 - share) * old().y + share * new.y).astype(new.y.dtype))
             take = jax.random.bernoulli(jax.random.fold_in(key, 1), share, (self.batch_size,))
             return jax.tree.map(lambda a, b: jnp.where(take.reshape(-1, *[1] * (a.ndim - 1)), b, a), old(), new)
 

@@ -40,6 +40,7 @@ class ClassPermutation(ExampleTask):
     reference: ClassVar[str] = "Lyle et al. 2024, arXiv:2402.18762, section 3.2 and figure 2"
     kind = "classification"
     score_label: ClassVar[str] = "accuracy"
+    levels: ClassVar[str] = "chance: share of the largest class; optimum: that of the data"
 
     share: float = traced(1.0, ge=0, le=1, positional=True, help="share of the classes renamed at a switch")
 

@@ -40,6 +40,7 @@ class LabelReset(ExampleTask):
     kind = "classification"
     generalizes: ClassVar[bool] = False
     score_label: ClassVar[str] = "accuracy"
+    levels: ClassVar[str] = "chance 1 / classes; optimum 1"
 
     eps: float = traced(1.0, ge=0, le=1, positional=True, help="share of the labels re-drawn at a switch")
     first_true: bool = static(False, help="begin with the true labels instead of random ones")

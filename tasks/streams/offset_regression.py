@@ -40,6 +40,7 @@ class OffsetRegression(ExampleTask):
     kind = "regression"
     generalizes: ClassVar[bool] = False
     score_label: ClassVar[str] = "explained variance"
+    levels: ClassVar[str] = "chance 0; optimum 1"
 
     offset: float = traced(10.0, positional=True, help="mean of the pretraining targets; e itself is within ±1")
     pretrain: int = static(10, ge=1, unit="tasks", help="tasks with one and the same target, before the fresh ones")

@@ -63,6 +63,7 @@ class TargetDrift(ExampleTask):
     kind = "regression"
     generalizes: ClassVar[bool] = False
     score_label: ClassVar[str] = "explained variance"
+    levels: ClassVar[str] = "chance 0; optimum 1"
 
     drift: str = static(
         "growth",
