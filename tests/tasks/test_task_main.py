@@ -6,8 +6,9 @@ import sys
 import numpy as np
 import pytest
 
-from tasks.__main__ import main, switch
+from tasks.__main__ import main
 from tasks.base import tasks
+from tasks.preview import switch
 
 
 def test_list_names_every_member(capsys):
@@ -47,7 +48,7 @@ def test_describe_shows_type_default_unit_range_and_help(capsys):
             ["preview", "label_reset", "--task", "30", "--out", "a.png"],
             "--task must be at least 1 and below num_tasks (30)",
         ),
-        (["preview", "label_reset", "--samples", "0", "--out", "a.png"], "--samples must be from 1 to examples_used"),
+        (["preview", "label_reset", "--samples", "0", "--out", "a.png"], "--samples must be at least 1, got 0"),
         (["preview", "label_reset", "--out", "a.jpg"], "--out must end in .png, .pdf or .svg, got 'a.jpg'"),
         (["preview", "label_reset", "--out", "no/such/a.png"], "the folder of --out does not exist: no/such"),
         (["preview", "label_reset(data=nowhere)", "--out", "a.png"], "no data set or file 'nowhere'"),
@@ -65,6 +66,8 @@ def test_a_mistake_is_a_message_and_exit_code_2(args, message, capsys, tmp_path,
 
 def test_preview_without_matplotlib_names_the_extra(capsys, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.delitem(sys.modules, "tasks.preview", raising=False)
+    monkeypatch.delattr("tasks.preview", raising=False)
     assert main(["preview", "label_reset", "--out", str(tmp_path / "a.png")]) == 2
     assert "pip install 'plasticity-suite[analysis]'" in capsys.readouterr().err
 
@@ -80,7 +83,7 @@ def test_preview_writes_a_picture(spec, capsys, tmp_path):
 
 def test_switch_shows_the_contexts_on_both_sides(data):
     task = tasks.get("offset_regression")(examples_used=200, pool=4, pretrain=2, carry=0.0, offset=100.0)
-    before, after = switch(task, data, task=2, samples=5, seed=0)
+    _, _, _, before, after = switch(task, data, index=2, samples=5, seed=0)
     assert before.x.shape == after.x.shape == (5, 7, 7, 1)
     assert np.all(np.abs(before.y - 100) <= 1)
     assert np.all(np.abs(after.y) <= 1)
