@@ -1,5 +1,6 @@
-"""Data sets: the embedded one, and readers of what the user has."""
+"""Data sets: the embedded and the generated ones, and readers of what the user has."""
 
 from tasks.data.load import load
+from tasks.data.series import load_series
 
-__all__ = ["load"]
+__all__ = ["load", "load_series"]

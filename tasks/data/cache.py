@@ -1,8 +1,9 @@
-"""The user's cache folder: images that took long to decode, kept as one npz each.
+"""The user's cache folder: what took long to decode, kept as one npz each.
 
-`$XDG_CACHE_HOME/plasticity-suite`, or `~/.cache/plasticity-suite`. An entry belongs to one file, by its full path, and
-is used only while that file has the size and the time it had when it was decoded. Entries are written aside and
-renamed, so a half-written one is never read; a damaged one is decoded again.
+`$XDG_CACHE_HOME/plasticity-suite`, or `~/.cache/plasticity-suite`. An entry belongs to one file, by its full path (and
+to what is meant of it, where it holds several sets), and is used only while that file has the size and the time that
+it had when it was decoded. Entries are written aside and renamed, so a half-written one is never read; a damaged one
+is decoded again.
 """
 
 from __future__ import annotations
@@ -28,9 +29,12 @@ def folder() -> Path:
     return Path(home).expanduser() / "plasticity-suite"
 
 
-def decoded(path: Path, decode: Callable[[Path], tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """Images and labels of a file: from its entry, or from `decode(path)`, which then becomes the entry."""
-    entry = folder() / "decoded" / f"{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:24]}.npz"
+def decoded(
+    path: Path, decode: Callable[[Path], tuple[np.ndarray, np.ndarray]], part: str = ""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Examples and labels of a file: from its entry, or from `decode(path)`, which then becomes the entry."""
+    name = hashlib.sha256(f"{path.resolve()}:{part}".encode()).hexdigest()[:24]
+    entry = folder() / "decoded" / f"{name}.npz"
     state = path.stat()
     stamp = np.array([VERSION, state.st_size, state.st_mtime_ns])
     try:

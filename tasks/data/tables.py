@@ -1,8 +1,9 @@
-"""Images in parquet and Arrow files, as Hugging Face's libraries store them. Read by pyarrow, the `data` extra.
+"""Parquet and Arrow files: images as Hugging Face's libraries store them, and rows of numbers. Read by pyarrow, the
+`data` extra.
 
-A row is an example: an image as `struct<bytes, path>` (or plain bytes) that holds a PNG or JPEG file, and a whole
-number as its label. The columns are those named image or img, and label or fine_label, else the first of such a kind.
-Parquet begins with `PAR1`, an Arrow file with `ARROW1`, an Arrow stream with `ff ff ff ff`.
+Of images, a row is an example: an image as `struct<bytes, path>` (or plain bytes) that holds a PNG or JPEG file, and a
+whole number as its label. The columns are those named image or img, and label or fine_label, else the first of such a
+kind. Parquet begins with `PAR1`, an Arrow file with `ARROW1`, an Arrow stream with `ff ff ff ff`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from plasticity.errors import UserError
+from plasticity.errors import UserError, unknown
 from tasks.data import memory, pictures
 from tasks.data.optional import need
 
@@ -40,6 +41,43 @@ def read_pair(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise UserError(f"{path}: column {label!r} lacks {table.column(label).null_count} labels")
     labels = table.column(label).to_numpy()
     return pictures.decode(content.to_pylist(), str(path)), labels
+
+
+def read_rows(path: Path, label: str | None) -> tuple[np.ndarray, np.ndarray]:
+    """Features float32 `[rows, columns - 1]` and labels `[rows]`: the column `label`, or the last one."""
+    table = read(path)
+    types, names = need("pyarrow.types", str(path)), table.column_names
+    if len(names) < 2:
+        raise UserError(
+            f"{path}: a table must have columns of features and a label, found {', '.join(names) or 'none'}"
+        )
+    if label is not None and label not in names:
+        raise unknown(f"column of {path}", label, names)
+    chosen = label or names[-1]
+    features = [name for name in names if name != chosen]
+    memory.require(4 * table.num_rows * len(features), str(path))
+    values = np.empty((table.num_rows, len(features)), np.float32)
+    for name in names:
+        column = table.column(name)
+        if column.null_count:
+            row = column.is_null().to_pylist().index(True)
+            raise UserError(
+                f"{path}, row {row + 1}, column {name!r}: the value is missing; leave such rows out, or fill them, "
+                "for example with the value before"
+            )
+        if name == chosen:
+            continue
+        kind = column.type
+        if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)):
+            raise UserError(
+                f"{path}, column {name!r}: features must be numbers, found {kind}; leave out a column of text, "
+                "or give each of its values a column of 0 and 1"
+            )
+        values[:, features.index(name)] = column.to_numpy()
+    labels = table.column(chosen)
+    if types.is_dictionary(labels.type):
+        labels = labels.cast(labels.type.value_type)
+    return values, np.array(labels.to_pylist()) if types.is_string(labels.type) else labels.to_numpy()
 
 
 def read(path: Path) -> Any:
