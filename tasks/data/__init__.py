@@ -2,5 +2,6 @@
 
 from tasks.data.load import load
 from tasks.data.series import load_series
+from tasks.data.text import load_text
 
-__all__ = ["load", "load_series"]
+__all__ = ["load", "load_series", "load_text"]
