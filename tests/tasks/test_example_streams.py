@@ -132,8 +132,14 @@ def test_the_data_must_be_those_of_the_config(name):
         task.check(dataclasses.replace(data, held_out=data.held_out + 1))
 
 
-#: Examples of the training part, and classes. Of one pixel: only numbers of examples are read.
-SETS = {"mnist": (60_000, 10), "fashion_mnist": (10_000, 10), "cifar10": (50_000, 10), "cifar100": (50_000, 100)}
+#: Examples of the training part, and classes.
+SETS = {
+    "mnist": (60_000, 10),
+    "fashion_mnist": (10_000, 10),
+    "cifar10": (50_000, 10),
+    "cifar100": (50_000, 100),
+    "imagenet32.npz": (600_000, 1000),
+}
 
 
 def stand_in(task) -> Images:
