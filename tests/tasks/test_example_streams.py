@@ -146,7 +146,7 @@ def stand_in(task) -> Images:
     """Balanced data of the size that a config names, without pictures."""
     examples, classes = SETS[task.data]
     labels = np.tile(np.arange(classes), examples // classes)[: task.examples_used]
-    labels = np.concatenate([labels, np.tile(np.arange(classes), 100)[: task.held_out]])
+    labels = np.concatenate([labels, np.tile(np.arange(classes), task.held_out // classes)])
     return Images.of(np.zeros((len(labels), 1, 1, 1), np.uint8), labels, classes, task.held_out)
 
 
