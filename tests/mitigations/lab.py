@@ -126,7 +126,7 @@ def train(method, seed, kind, steps=STEPS):
                 inputs=x,
                 targets=y,
                 loss=lambda p: forward(p, variables)[0],
-                reference=lambda: x[::-1] * 0.5,
+                reference=lambda: (x[::-1] * 0.5).astype(x.dtype),
                 following=lambda: activations,
             )
 
