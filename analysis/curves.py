@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from analysis import panels
+from analysis.diagnostics import BASELINE, is_baseline
 from analysis.outcomes import per_task
 from analysis.returns import BY, placed
 from analysis.stats import summarise
@@ -25,6 +26,20 @@ def select(frame: pd.DataFrame, study: Study, metric: str) -> pd.DataFrame:
     return placed(table, study) if study.rl else table
 
 
+def with_baselines(table: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
+    """The table and, where they were recorded, scores that need no network: rows whose combination is their name.
+
+    Baselines are of the task and the seed, the same for all combinations.
+    """
+    rows = frame[frame["name"].astype(str).map(is_baseline)]
+    if rows.empty:
+        return table
+    means = rows.groupby(["task", "task_index", "name"], observed=True)["value"].mean().reset_index()
+    means = means.rename(columns={"name": "combination"})
+    means["combination"] = means["combination"].astype(str).str.removeprefix(BASELINE).str.replace("_", " ")
+    return pd.concat([table.astype({"combination": object}), means], ignore_index=True)
+
+
 def draw(plotted: pd.DataFrame, study: Study, label: str | None = None) -> Figure:
     """label: of the vertical axis; default the score label of each task kind."""
     tasks = [task for task in study.tasks if (plotted["task"] == task.key).any()]
@@ -33,6 +48,7 @@ def draw(plotted: pd.DataFrame, study: Study, label: str | None = None) -> Figur
         own = plotted[plotted["task"] == task.key]
         panels.bands(ax, own, study, "frames" if task.frames else "task_index")
         panels.chance(ax, task.chance, study.terms.guess)
+        panels.baselines(ax, own, study)
         if task.frames:
             panels.from_zero(ax, own["frames"])
             panels.switches(ax, task, int(own["task_index"].max()))

@@ -10,9 +10,10 @@ from matplotlib.ticker import NullFormatter
 from analysis.study import Study, Task
 
 TASK_LEVEL = (
-    "end_score", "online_score", "end_loss", "online_loss",
+    "end_score", "online_score", "test_score", "end_loss", "online_loss", "test_loss",
     "return", "episodes", "episode_length", "epsilon", "game", "frames",
 )  # fmt: skip
+BASELINE = "baseline_"
 MOST = 12  # rows in a figure; everything recorded is in `python -m analysis export`
 MOST_GAMES = 6  # columns in a figure of diagnostics by game
 BINS = 200  # points of a line over a whole run
@@ -25,10 +26,15 @@ _FIRST = (
 )  # fmt: skip
 
 
+def is_baseline(name: str) -> bool:
+    """Whether a quantity is the score of something that is no network, such as repeating the last label."""
+    return name.startswith(BASELINE)
+
+
 def names(frame: pd.DataFrame) -> list[str]:
     """Diagnostics with a finite value: the common ones in fixed order, others behind them, at most MOST."""
     finite = frame.loc[np.isfinite(frame["value"].to_numpy(float)), "name"]
-    found = {str(n) for n in finite.unique()} - set(TASK_LEVEL)
+    found = {str(n) for n in finite.unique() if not is_baseline(str(n))} - set(TASK_LEVEL)
     return [*(n for n in _FIRST if n in found), *sorted(found - set(_FIRST))][:MOST]
 
 

@@ -34,7 +34,7 @@ from plasticity.record import FINISHED, group_folders, read_json, read_runs
 
 _PREFERENCE = {"diverged": 4, "done": 4, "running": 3, "failed": 2, "planned": 1}
 _NOT_AN_AXIS = {"task", "task_spec", "mitigations", "seed", "seeds", "run_id", "label"}
-_SCORES = ("end_score", "online_score")
+_SCORES = ("end_score", "online_score", "test_score")
 _RETURN = "return"
 _UNTOLD: dict[str, Any] = {"bounded": False, "switch_every": 0, "score_label": "score"}  # of a game, where not said
 

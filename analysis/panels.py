@@ -87,6 +87,17 @@ def level_line(axes: Axes, level: float, name: str, *, dash: Any = (0, (5, 3))) 
     )  # fmt: skip
 
 
+def baselines(axes: Axes, plotted: pd.DataFrame, study: Study) -> None:
+    """Scores that need no network, where the rows have some: thin grey lines, named at their end."""
+    for name, own in plotted[~plotted["combination"].isin(study.combinations)].groupby("combination"):
+        own = own.sort_values("task_index")
+        axes.plot(own["task_index"], own["value"], color=GREY, linewidth=0.9, linestyle=(0, (3, 1, 1, 1)), zorder=1)
+        axes.annotate(
+            str(name), (own["task_index"].iloc[-1], own["value"].iloc[-1]), xytext=(0, 2), textcoords="offset points",
+            ha="right", va="bottom", fontsize=7, color=GREY,
+        )  # fmt: skip
+
+
 def switches(axes: Axes, task: Task, last: int) -> None:
     """Thin upright lines where one game gives way to the next, up to iteration `last`. The axis is in frames."""
     if len(task.games) < 2 or not task.switch_every:

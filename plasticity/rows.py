@@ -101,6 +101,20 @@ def compact(folder: Path) -> None:
         part.unlink()
 
 
+def copy_runs(folder: Path, to: Path, run_ids: Sequence[str]) -> None:
+    """Copy the rows of some runs from one metrics folder to another, as one file, atomically."""
+    duckdb, _ = _require()
+    # A joined file stands for the parts that may still lie beside it.
+    parts = sorted(folder.glob(COMPACTED)) or sorted(folder.glob("part-*.parquet"))
+    if not parts:
+        return
+    to.mkdir(parents=True, exist_ok=True)
+    listed = ", ".join(f"'{_quoted(part)}'" for part in parts)
+    ids = ", ".join(f"'{run_id}'" for run_id in run_ids)
+    with duckdb.connect() as connection, atomic(to / COMPACTED) as aside:
+        _copy(connection, f"(SELECT * FROM read_parquet([{listed}]) WHERE run_id IN ({ids}))", aside)
+
+
 def _copy(connection: Any, source: str, path: Path) -> None:
     """Write a table to a parquet file. A write that fails (a full disk) is an `OSError`, as for any other file."""
     duckdb, _ = _require()

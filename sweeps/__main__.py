@@ -64,6 +64,7 @@ def run(
     lanes: int = 0,
     save_seconds: float = 20.0,
     chunk_updates: int = 20_000,
+    reuse: tuple[Path, ...] = (),
     dry_run: bool = False,
     print_config: bool = False,
 ) -> int:
@@ -79,6 +80,7 @@ def run(
         lanes: most runs in a group; 0 chooses by the kind of device.
         save_seconds: seconds between saves.
         chunk_updates: updates between two looks at Ctrl-C, at most.
+        reuse: folders of other studies; runs that one of them has finished are taken over, not computed again.
         dry_run: show runs, programs, memory and time, and write nothing.
         print_config: print study.json and the config of every run as JSON, and write nothing.
     """
@@ -97,6 +99,7 @@ def run(
         lanes=lanes,
         save_seconds=save_seconds,
         chunk_updates=chunk_updates,
+        reuse=reuse,
     )
     if print_config:
         print(json.dumps({**request.description, "configs": {run.id: run.config for run in runs}}, indent=1))
@@ -116,6 +119,7 @@ def grid(
     network: list[str] | None = None,
     optimizer: list[str] | None = None,
     seeds: int = 5,
+    fresh: bool = True,
     also: str = "",
     out: Path | None = None,
     executor: str = "inline",
@@ -123,6 +127,7 @@ def grid(
     lanes: int = 0,
     save_seconds: float = 20.0,
     chunk_updates: int = 20_000,
+    reuse: tuple[Path, ...] = (),
     dry_run: bool = False,
 ) -> int:
     """Run a sweep of your own: the product of all axes, without writing a study.
@@ -139,6 +144,8 @@ def grid(
         network: one or more network specs; default mlp, with games the agent's own.
         optimizer: one or more optimiser specs; default adam, with games the agent's own.
         seeds: number of seeds, from 0.
+        fresh: with tasks: add a network that is re-initialised at every switch, the reference to which loss of
+            plasticity is the difference, paired by seed.
         also: further diagnostics to record, such as 'pca_rank zero_activation_share'.
         out: results folder; default runs/NAME.
         executor: inline (this process) or processes (one process a core).
@@ -146,13 +153,14 @@ def grid(
         lanes: most runs in a group; 0 chooses by the kind of device.
         save_seconds: seconds between saves.
         chunk_updates: updates between two looks at Ctrl-C, at most.
+        reuse: folders of other studies; runs that one of them has finished are taken over, not computed again.
         dry_run: show runs, programs, memory and time, and write nothing.
     """
     from sweeps.command import Request, execute
     from sweeps.grid import Grid
     from sweeps.grid import subsets as all_subsets
     from sweeps.kinds import measured
-    from sweeps.study import Scale, Study
+    from sweeps.study import FRESH, Scale, Study
 
     combinations = [*(mitigations or []), *(all_subsets(*subsets) if subsets else [])] or ["none"]
     if bool(task) == bool(game):
@@ -163,8 +171,10 @@ def grid(
         settings = {"frames": frames, "iteration_frames": iteration_frames}
         axes = AgentGrid(game, agent or ["rainbow"], combinations, network or [""], optimizer or [""], seeds, settings)
     else:
+        combinations = list(dict.fromkeys([*combinations, *([FRESH] if fresh else [])]))
         axes = Grid(task or [], combinations, network or ["mlp"], optimizer or ["adam"], seeds)
-    study = Study(name, name, "A sweep without claims.", {"own": lambda: Scale(axes, "")})
+    reference = FRESH if FRESH in combinations else None
+    study = Study(name, name, "A sweep without claims.", {"own": lambda: Scale(axes, "")}, reference=reference)
     runs = measured(axes.runs(), also)
     request = Request(
         description=study.to_json("own", runs),
@@ -175,6 +185,7 @@ def grid(
         lanes=lanes,
         save_seconds=save_seconds,
         chunk_updates=chunk_updates,
+        reuse=reuse,
     )
     return execute(request, dry_run)
 

@@ -24,6 +24,7 @@ from sweeps import executors, kinds, store
 from sweeps.estimate import Estimate, estimate
 from sweeps.executors.processes import STOPPED
 from sweeps.kinds import computed
+from sweeps.reuse import adopt
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Request:
     save_seconds: float = 20.0
     chunk_updates: int = 20_000
     again: tuple[str, ...] = ()
+    reuse: tuple[Path, ...] = ()
 
 
 def execute(request: Request, dry_run: bool = False) -> int:
@@ -57,6 +59,9 @@ def execute(request: Request, dry_run: bool = False) -> int:
     cli.use_compilation_cache()
     kind = kinds.only(request.runs)
     lanes = request.lanes or kind.lanes.get(jax.default_backend(), kind.lanes["cpu"])
+    if request.reuse and not dry_run:
+        open_study(request.out, request.description, "sweeps")
+        console.print(f"{adopt(request.out, request.reuse, request.runs)} finished runs taken over")
     plan = store.plan(request.out, request.runs, lanes, request.again)
     cost = estimate(plan.groups, workers if request.executor == "processes" else 1)
     _show_plan(console, request, plan, cost, kind.unit)

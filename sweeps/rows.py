@@ -14,13 +14,14 @@ from plasticity.diagnostics import unit_of
 from plasticity.rows import tidy
 from tasks.train import Chunk, Record
 
+#: How predictions are judged: before each update, at the end of a task, and then on examples never trained on.
+JUDGED = ("online", "end", "test")
 TASK_UNITS = {
-    "online_loss": "nats or squared error",
-    "end_loss": "nats or squared error",
+    **{f"{kind}_loss": "nats or squared error" for kind in JUDGED},
     "probe_loss": "share of variance",
     "probe_loss_fresh": "share of variance",
 }
-SCORES = ("online_score", "end_score", "online_loss", "end_loss")
+SCORES = tuple(f"{kind}_{what}" for what in ("score", "loss") for kind in JUDGED)
 
 
 def frame(run_ids: list[str], record: Record, chunk: Chunk, index: int, steps: int) -> Any:
@@ -30,7 +31,7 @@ def frame(run_ids: list[str], record: Record, chunk: Chunk, index: int, steps: i
     """
     points = index * steps + np.asarray(chunk.lasts, np.int64) + 1
     final: dict[str, Any] = dict(record.final)
-    for kind in ("online", "end"):
+    for kind in JUDGED:
         if f"{kind}_loss" in final:
             # The arg max of predictions that are no numbers has an accuracy, but it is not a score of anything.
             finite = np.isfinite(np.asarray(final[f"{kind}_loss"]))
@@ -40,6 +41,6 @@ def frame(run_ids: list[str], record: Record, chunk: Chunk, index: int, steps: i
 
 def unit(name: str) -> str:
     """The unit of a task-level metric or a diagnostic."""
-    if name in SCORES or name in TASK_UNITS:
+    if name in SCORES or name in TASK_UNITS or name.startswith("baseline_"):
         return TASK_UNITS.get(name, "share")
     return unit_of(name)

@@ -18,6 +18,9 @@ from plasticity.record import SCHEMA
 from sweeps import kinds
 from sweeps.grid import Runs
 
+#: The arm that is re-initialised at every task: what a network can learn that has nothing behind it.
+FRESH = "full_reset"
+
 
 @dataclass(frozen=True)
 class Scale:

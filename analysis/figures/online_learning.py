@@ -10,7 +10,8 @@ NAME = "online_learning"
 TITLE = "How fast each new task is learned"
 CAPTION = (
     "Online score, the mean over all steps of a task, against the number of tasks already seen. It falls earlier "
-    "than the end-of-task score where a network still learns, but more slowly."
+    "than the end-of-task score where a network still learns, but more slowly. Thin grey lines, where there are any, "
+    "are predictions that need no network."
 )
 ORDER = 20
 LINES = True
@@ -18,7 +19,7 @@ KIND = "supervised"
 
 
 def select(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
-    return curves.select(frame, study, "online_score")
+    return curves.with_baselines(curves.select(frame, study, "online_score"), frame)
 
 
 def draw(plotted: pd.DataFrame, study: Study) -> Figure:

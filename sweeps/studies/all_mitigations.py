@@ -24,8 +24,8 @@ from plasticity.errors import UserError
 from plasticity.mitigations import compose
 from plasticity.mitigations.base import mitigations
 from sweeps.grid import Grid
-from sweeps.studies.factorial import FRESH, NORM, SOURCE, TASKS, together
-from sweeps.study import Scale, Study
+from sweeps.studies.factorial import NORM, SOURCE, TASKS, together
+from sweeps.study import FRESH, Scale, Study
 from tasks.base import tasks
 from tasks.measure import Measure
 from tasks.train import architecture_on

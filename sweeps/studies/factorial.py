@@ -22,10 +22,9 @@ from plasticity.claims import AllOf, AnyOf, Claim, Contrast, Outcome
 from plasticity.mitigations import compose
 from plasticity.mitigations.base import mitigations
 from sweeps.grid import Grid, subsets
-from sweeps.study import Scale, Study
+from sweeps.study import FRESH, Scale, Study
 
 SOURCE = "Lyle et al. 2024, arXiv:2402.18762"
-FRESH = "full_reset"
 NORM, LEAKY = "layer_norm", "leaky_relu(0.1)"
 #: Differences of scores below this are not held against a method: 5 points of accuracy or of explained variance.
 MARGIN = 0.05

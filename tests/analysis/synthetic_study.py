@@ -53,6 +53,8 @@ def run_rows(run_id: str, task: int, mitigations: str, seed: int, num_tasks: int
         for name, value, unit in (
             ("end_score", score, "fraction"),
             ("online_score", 0.8 * score, "fraction"),
+            ("test_score", 0.7 * score, "fraction"),
+            ("baseline_repeat_last", np.full(num_tasks, 0.3 + 0.1 * task), "fraction"),
             ("end_loss", 2.3 * (1 - score), "nats"),
             ("online_loss", 2.3 * (1.1 - score), "nats"),
         )

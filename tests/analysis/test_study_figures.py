@@ -37,7 +37,7 @@ def late_by_hand(frame):
 
 def test_every_file_of_the_folder_is_a_figure():
     assert set(MODULES) == {
-        "heat_map", "learning_curves", "online_learning", "effects",
+        "heat_map", "learning_curves", "online_learning", "held_out", "effects",
         "diagnostics_over_time", "diagnostics_after_switch", "diagnostics_and_score",
         "returns", "normalized_scores", "performance_profiles",
     }  # fmt: skip
@@ -146,7 +146,7 @@ def test_a_study_of_little_draws_what_there_is(tmp_path):
     study, frame = load(folder)
     written = save_figures(frame, dataclasses.replace(study, claims=(), reference=None), tmp_path / "out")
     drawn = {name for name, paths in written.items() if paths}
-    assert drawn == {"learning_curves", "online_learning", "heat_map"}
+    assert drawn == {"learning_curves", "online_learning", "held_out", "heat_map"}
 
 
 def test_flawed_study_draws(flawed, tmp_path):
@@ -231,3 +231,15 @@ def test_colours_of_many_factors_are_dealt_in_time(loaded):
     study, _ = loaded
     many = replace(study, factors=tuple((f"l2({k})", f"L2 {k}") for k in range(60)))
     assert set(looks(many)) == set(many.combinations)
+
+
+def test_baselines_stand_beside_the_online_score(tmp_path):
+    """Of all combinations the same, so one row a task kind and task; thin lines with their name."""
+    study, frame = load(make_study(tmp_path, tasks=2, seeds=[0, 1], num_tasks=6, names=[]))
+    plotted = MODULES["online_learning"].select(frame, study)
+    own = plotted[plotted["combination"] == "repeat last"]
+    assert own.groupby("task")["value"].agg(["size", "mean"]).round(6).to_numpy().tolist() == [[6, 0.4], [6, 0.3]]
+    assert set(plotted["combination"]) - {"repeat last"} == set(study.combinations)
+    drawn = MODULES["online_learning"].draw(plotted, study)
+    assert all("repeat last" in [t.get_text() for t in axes.texts] for axes in drawn.axes)
+    assert "repeat last" not in MODULES["learning_curves"].select(frame, study)["combination"].to_numpy()
