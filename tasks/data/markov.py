@@ -8,6 +8,8 @@ The source and the text come from fixed seeds: the same text everywhere.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from tasks.data.sets import Text
@@ -19,6 +21,7 @@ def shares(branches: int) -> np.ndarray:
     return weights / weights.sum()
 
 
+@lru_cache(maxsize=4)
 def text(length: int = 200_000, vocabulary: int = 32, order: int = 2, branches: int = 4, seed: int = 0) -> Text:
     """A text of `length` tokens."""
     rng = np.random.default_rng(seed)

@@ -1,6 +1,7 @@
 """From a name or a path to `tasks.data.sets.Text`: the characters of a text as tokens, in their order.
 
-`load_text(name_or_path, length, vocabulary)`. Names: `python_docs`, the language reference that every Python carries
+`load_text(name_or_path, length, vocabulary)`. Names: `markov`, a random source of known entropy (see `markov`; its 32
+tokens stand for nothing); `python_docs`, the language reference that every Python carries
 (module pydoc_data; English with code, about 450,000 characters; its wording differs between versions of Python), and
 `tiny_shakespeare` (Karpathy 2015; public domain). Files: text in UTF-8, or the same packed by gzip.
 
@@ -20,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from plasticity.errors import UserError, unknown
-from tasks.data import memory, places
+from tasks.data import markov, memory, places
 from tasks.data.sets import Text
 
 #: Stands for every character without a token of its own.
@@ -37,6 +38,7 @@ def _python_docs() -> str:
 
 
 BUILT_IN: dict[str, Callable[[], str]] = {"python_docs": _python_docs}
+GENERATED: dict[str, Callable[[], Text]] = {"markov": markov.text}
 #: Names of texts that must be got first: what they are.
 TEXTS = {"tiny_shakespeare": "plays of Shakespeare, 1,115,394 characters: Karpathy 2015, char-rnn; public domain"}
 PATTERNS = ("{name}.txt", "{name}/*.txt")
@@ -50,6 +52,8 @@ def load_text(name_or_path: str, length: int | None = None, vocabulary: int = 12
     """
     if vocabulary < 2:
         raise UserError(f"vocabulary must be at least 2, got {vocabulary}")
+    if name_or_path in GENERATED:
+        return GENERATED[name_or_path]()
     if name_or_path in BUILT_IN:
         return _text(name_or_path, None, 0, length, vocabulary)
     path = find_text(name_or_path)
@@ -72,7 +76,9 @@ def find_text(name_or_path: str) -> Path:
         return path
     if path.is_dir():
         raise UserError(f"{path} is a folder; a text is one file")
-    raise UserError(f"{unknown('text', name_or_path, [*BUILT_IN, *TEXTS])}, or the path of a text file in UTF-8")
+    raise UserError(
+        f"{unknown('text', name_or_path, [*GENERATED, *BUILT_IN, *TEXTS])}, or the path of a text file in UTF-8"
+    )
 
 
 @lru_cache(maxsize=4)
