@@ -4,6 +4,7 @@
     python -m tasks describe label_reset
     python -m tasks preview 'label_reset(eps=0.3)' --out preview.png
     python -m tasks gallery --out gallery.png
+    python -m tasks data list
 
 A command is one function in `COMMANDS`; tyro makes its flags and its help from signature and docstring.
 A mistake of the user is a message on stderr and exit code 2, never a traceback.
@@ -15,7 +16,7 @@ import dataclasses
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
@@ -96,6 +97,30 @@ def gallery(out: Path, samples: Annotated[int, tyro.conf.arg(metavar="EXAMPLES")
     print(f"wrote {out}")
 
 
+def data(
+    action: tyro.conf.Positional[Literal["list", "get"]],
+    name: tyro.conf.Positional[str] = "",
+    folder: Path | None = None,
+) -> None:
+    """Data sets by name: list what is known and where it is, or get one, which needs a network.
+
+    Args:
+        action: list, or get.
+        name: with get: a data set, as `data list` shows it.
+        folder: with get: where it goes; default $PLASTICITY_DATA, or a folder in the user's cache.
+    """
+    from tasks.data.command import get_data, list_data
+
+    if action == "list":
+        if name or folder:
+            raise UserError(f"data list takes neither a name nor a folder, got {name or folder}")
+        list_data()
+    elif not name:
+        raise UserError("data get needs the name of a data set; python -m tasks data list  shows them")
+    else:
+        get_data(name, folder)
+
+
 def _drawing(out: Path) -> Any:
     """The module that draws, once it is sure that it can and where to."""
     try:
@@ -117,6 +142,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "describe": describe,
     "preview": preview,
     "gallery": gallery,
+    "data": data,
 }
 
 

@@ -51,6 +51,7 @@ def rows() -> Iterator[tuple[str, str, str, str | None]]:
     for name, stream in series.STREAMS.items():
         what = f"{stream.what}; {stream.rows:,} rows, {stream.features} features, {stream.classes} classes"
         yield name, "stream", what, _where(series.find_series, name)
+    yield "markov", "text", "a random Markov source, generated; 200,000 tokens of 32", BUILT_IN
     yield "python_docs", "text", "Python's language reference, as its pydoc_data has it", BUILT_IN
     for name, what in text.TEXTS.items():
         yield name, "text", what, _where(text.find_text, name)
@@ -72,7 +73,7 @@ def get_data(name: tyro.conf.Positional[str], folder: Path | None = None) -> Non
         name: a data set, as `data list` shows it.
         folder: where it goes; default $PLASTICITY_DATA, or a folder in the user's cache.
     """
-    if name in (*EMBEDDED, *series.GENERATED, *text.BUILT_IN):
+    if name in (*EMBEDDED, *series.GENERATED, *text.GENERATED, *text.BUILT_IN):
         print(f"{name} is built in: there is nothing to get")
         return
     here = None if folder else next((where for known, _, _, where in rows() if known == name), None)

@@ -52,6 +52,9 @@ def test_describe_shows_type_default_unit_range_and_help(capsys):
         (["preview", "label_reset", "--out", "a.jpg"], "--out must end in .png, .pdf or .svg, got 'a.jpg'"),
         (["preview", "label_reset", "--out", "no/such/a.png"], "the folder of --out does not exist: no/such"),
         (["preview", "label_reset(data=nowhere)", "--out", "a.png"], "no data set or file 'nowhere'"),
+        (["data", "get"], "data get needs the name of a data set"),
+        (["data", "list", "mnist"], "data list takes neither a name nor a folder, got mnist"),
+        (["data", "get", "mnits"], "Did you mean 'mnist'?"),
     ],
 )
 def test_a_mistake_is_a_message_and_exit_code_2(args, message, capsys, tmp_path, monkeypatch):
@@ -87,3 +90,20 @@ def test_switch_shows_the_contexts_on_both_sides(data):
     assert before.x.shape == after.x.shape == (5, 7, 7, 1)
     assert np.all(np.abs(before.y - 100) <= 1)
     assert np.all(np.abs(after.y) <= 1)
+
+
+def test_data_list_says_where_things_are(capsys):
+    assert main(["data", "list"]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in ("fashion_mnist", "mnist", "cifar10", "sea", "elec2", "markov", "python_docs"))
+    assert "built in" in shown
+
+
+def test_a_gallery_has_every_member(tmp_path, monkeypatch):
+    """Two of them here: all of them are drawn when docs/tasks.png is made."""
+    pytest.importorskip("matplotlib")
+    few = {name: tasks.members()[name] for name in ("bit_flipping", "label_reset", "token_permutation")}
+    monkeypatch.setattr(tasks, "members", lambda: few)
+    out = tmp_path / "all.png"
+    assert main(["gallery", "--out", str(out), "--samples", "2"]) == 0
+    assert out.read_bytes().startswith(b"\x89PNG")
