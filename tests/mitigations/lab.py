@@ -20,15 +20,23 @@ from plasticity.spec import build
 from tasks.data import load
 
 HEADS = {"regression": Regression(-1.0, 1.0), "classification": Softmax(10)}
+#: And that of sequence models, which stand on no other problem.
+ALL_HEADS = {**HEADS, "tokens": Softmax(7)}
 EVENT = 3  # the number of the update before which the event comes
 STEPS = 5
 
 
 @lru_cache
 def batch(kind):
-    """16 Fashion-MNIST images, pooled to 7 x 7, with their labels or with targets in [-1, 1]."""
+    """16 Fashion-MNIST images, pooled to 7 x 7, with their labels or with targets in [-1, 1].
+
+    Of tokens 8 sequences of 9, each to predict the one before.
+    """
     # Numbers also where somebody asks first while tracing.
     with jax.ensure_compile_time_eval():
+        if kind == "tokens":
+            x = jax.random.randint(jax.random.key(0), (8, 9), 0, 7)
+            return x, jnp.roll(x, 1, axis=1)
         data = load("fashion_mnist", 16, 4)
         y = data.labels if kind == "classification" else jnp.sin(data.labels.astype(jnp.float32))
         return data.inputs(jnp.arange(16)), y
@@ -78,7 +86,7 @@ def method(members=(), optimizer="adam") -> Method:
 
 def setting(method, kind="regression", seed=0):
     """(setting with the composed optimiser, head, parameters at initialisation)."""
-    architecture = compose.architecture(method.mitigations, Architecture(HEADS[kind]))
+    architecture = compose.architecture(method.mitigations, Architecture(ALL_HEADS[kind]))
     network = method.network.build(architecture)
     x, _ = batch(kind)
 

@@ -12,6 +12,7 @@ from plasticity.diagnostics import diagnose
 from plasticity.errors import UserError
 from plasticity.heads import Regression, Softmax
 from plasticity.mitigations.penalties import last_features
+from plasticity.network import norm_affine_mask
 from plasticity.networks.attention import rotated
 from plasticity.networks.linear_recurrence import drawn_rates
 from plasticity.probes.fitting import opened
@@ -262,6 +263,14 @@ def test_a_number_that_is_no_token_gives_nan(name):
         found = np.isnan(apply(x))
         assert np.all(found[1, 3:])
         assert not np.any(found[[0, 2]])
+
+
+def test_penalties_leave_the_rates_of_a_recurrence_alone():
+    network = model("linear_recurrence")
+    params = randomised(network, X)["params"]
+    mask = norm_affine_mask(params, network)
+    found = {path[0].key for path, m in jax.tree_util.tree_leaves_with_path(mask) if m}
+    assert found == {name for name in params if name.startswith("norm_") or name.endswith("_decay")}
 
 
 # Learning and measuring ---------------------------------------------------------------------------------------------
