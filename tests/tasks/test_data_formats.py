@@ -246,6 +246,8 @@ def test_records_cut_short_or_changed(tmp_path):
     fails("no TFRecord file", path)
     path.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
     fails("damaged", path)
+    path.write_bytes(whole[: size + 8] + bytes([whole[size + 8] ^ 1]) + whole[size + 9 :])
+    fails("is damaged: a checksum of record 1 is wrong", path)
 
 
 def test_records_of_something_else(tmp_path):
@@ -313,6 +315,19 @@ def test_decoded_images_are_kept_until_the_file_changes(tmp_path, monkeypatch):
     assert len(kept) == 1, "one entry a file, and nothing half-written beside it"
     kept[0].write_bytes(kept[0].read_bytes()[:100])
     assert (read(), read()) == (3, 3)
+
+
+def test_an_entry_belongs_to_one_file_and_one_part_of_it(tmp_path):
+    for i, folder in enumerate("ab"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "f").write_bytes(b"x")
+        os.utime(tmp_path / folder / "f", ns=(0, 0))
+        for j, part in enumerate(("", "p")):
+            cache.decoded(tmp_path / folder / "f", lambda _, n=2 * i + j: (GREY[n], LABELS), part)
+    for i, folder in enumerate("ab"):
+        for j, part in enumerate(("", "p")):
+            kept, _ = cache.decoded(tmp_path / folder / "f", lambda _: pytest.fail("decoded again"), part)
+            np.testing.assert_array_equal(kept, GREY[2 * i + j])
 
 
 def test_a_cache_that_cannot_be_written_costs_time_only(tmp_path, monkeypatch):

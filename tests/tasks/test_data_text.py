@@ -60,6 +60,11 @@ def test_rare_characters_share_the_last_token(tmp_path):
     assert load_text(write(tmp_path, "zdcabababa"), vocabulary=2).alphabet == ("a", OTHERS)
 
 
+def test_ties_go_to_the_lower_code_point(tmp_path):
+    text = "".join(map(chr, range(0x4000, 0x4400)))
+    assert load_text(write(tmp_path, text[::-1]), vocabulary=301).alphabet == (*text[:300], OTHERS)
+
+
 def test_the_alphabet_is_that_of_the_whole_text(tmp_path):
     data = load_text(write(tmp_path, "aaaabc"), length=4)
     assert data.tokens.tolist() == [0, 0, 0, 0]
@@ -88,7 +93,7 @@ def test_a_text_by_name(tmp_path):
 
 def test_what_cannot_be_used(tmp_path, monkeypatch):
     fails(
-        "unknown text 'python_doc'. Did you mean 'python_docs'? Allowed: python_docs, tiny_shakespeare, or",
+        "unknown text 'python_doc'. Did you mean 'python_docs'? Allowed: markov, python_docs, tiny_shakespeare, or",
         "python_doc",
     )
     fails("is a folder; a text is one file", tmp_path)
