@@ -49,8 +49,8 @@ class ExampleTask(Task):
             )
         if self.held_out and not self.generalizes:
             raise UserError(
-                f"{self.name}: held_out must be 0, got {self.held_out}: each example has a target of its own here, "
-                "which says nothing about another"
+                f"{self.name}: held_out must be 0, got {self.held_out}: each example of the data has a target of its "
+                "own here, which says nothing about another"
             )
 
     # What a member defines ----------------------------------------------------------------------------------

@@ -54,9 +54,9 @@ def standardized(f: jax.Array) -> jax.Array:
     return centred / jnp.maximum(centred.std(), 1e-12)
 
 
-def wave(f: jax.Array, frequency: jax.Array | float) -> jax.Array:
-    """e = sin(frequency · f), in [-1, 1]."""
-    return jnp.sin(frequency * f)
+def wave(f: jax.Array, frequency: jax.Array | float, phase: jax.Array | float = 0.0) -> jax.Array:
+    """e = sin(frequency · f + phase), in [-1, 1]."""
+    return jnp.sin(frequency * f + phase)
 
 
 def renewed(f: jax.Array, key: jax.Array, share: jax.Array | float, frequency: jax.Array | float, data: Images):

@@ -5,6 +5,7 @@ A member that cannot be small by the sizes below alone has a line in `FIELDS`.
 
 import dataclasses
 
+from plasticity.spec import build_one
 from tasks.base import Task, tasks
 from tasks.examples import ExampleTask
 
@@ -14,29 +15,39 @@ SIZES = f"steps=12, num_tasks={TASKS}, batch_size=10"
 IMAGES = "examples_used=200, pool=4"
 HELD_OUT = 50
 
-#: Further fields of a member, by its name; and of one of its choices, by name and choice.
-FIELDS: dict[str | tuple[str, str], str] = {
+#: Further fields of a member.
+FIELDS: dict[str, str] = {
     # The second task is the first with other targets.
     "offset_regression": "pretrain=1",
 }
 
+#: Further variants of a member, beside one for each value of each of its choices.
+VARIANTS: dict[str, list[str]] = {
+    "input_permutation": ["relative=original, bank=3"],
+    "noisy_chunks": ["cumulative=true"],
+}
 
-def _small(name: str, choice: str = "") -> str:
+#: Choices that only pass through to what another member tests.
+PASSED_ON = {("composite", "what"), ("composite_growing", "what")}
+
+
+def _small(name: str, variant: str = "") -> str:
     cls = tasks.get(name)
-    parts = [SIZES, FIELDS.get(name, ""), choice, FIELDS.get((name, choice), "")]
+    parts = [SIZES, FIELDS.get(name, ""), variant]
     if issubclass(cls, ExampleTask):
         parts += [IMAGES, f"held_out={HELD_OUT}" if cls.generalizes else ""]
     return f"{name}({', '.join(part for part in parts if part)})"
 
 
-def choices(cls: type[Task]) -> list[str]:
-    """Each value of each of a member's choices that is not the default."""
-    return [
+def variants(name: str) -> list[str]:
+    """Each value of each of a member's choices that is not the default, and the further ones."""
+    chosen = [
         f"{f.name}={choice}"
-        for f in dataclasses.fields(cls)
+        for f in dataclasses.fields(tasks.get(name))
         for choice in f.metadata.get("choices") or ()
-        if choice != f.default
+        if choice != f.default and (name, f.name) not in PASSED_ON
     ]
+    return chosen + VARIANTS.get(name, [])
 
 
 def grid(kind: type[Task] = Task) -> dict[str, str]:
@@ -44,6 +55,10 @@ def grid(kind: type[Task] = Task) -> dict[str, str]:
     found = {}
     for name, cls in tasks.members().items():
         if issubclass(cls, kind):
-            found[name] = _small(name)
-            found |= {f"{name}({choice})": _small(name, choice) for choice in choices(cls)}
+            texts = {
+                f"{name}({variant})" if variant else name: _small(name, variant) for variant in ["", *variants(name)]
+            }
+            # Some choices are another way to write the default.
+            configs = {key: build_one(text, tasks) for key, text in texts.items()}
+            found |= {key: text for key, text in texts.items() if key == name or configs[key] != configs[name]}
     return found
