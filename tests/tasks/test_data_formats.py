@@ -1,5 +1,6 @@
 """Formats of other libraries: what they store is read exactly, what is damaged or missing says so."""
 
+import gzip
 import io
 import os
 import struct
@@ -7,38 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from image_files import COLOUR, GREY, LABELS, RNG, fails, holds, png
 
 from plasticity.errors import UserError
-from tasks.data import cache, jpeg_pack, load, memory, optional, pictures, tfrecord
-
-RNG = np.random.default_rng(2)
-GREY = RNG.integers(0, 256, (10, 6, 4), dtype=np.uint8)
-COLOUR = RNG.integers(0, 256, (10, 6, 4, 3), dtype=np.uint8)
-LABELS = np.arange(10) % 3
+from tasks.data import cache, jpeg_pack, memory, optional, pictures
+from tasks.data.sets import Images
 
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-def png(image: np.ndarray, kind="PNG", mode=None) -> bytes:
-    picture = pytest.importorskip("PIL.Image").fromarray(image)
-    file = io.BytesIO()
-    (picture.convert(mode) if mode else picture).save(file, kind)
-    return file.getvalue()
-
-
-def fails(message: str, path, examples_used=10) -> None:
-    with pytest.raises(UserError) as error:
-        load(str(path), examples_used)
-    assert message in str(error.value), f"\nwanted: {message}\nfound:  {error.value}"
-
-
-def holds(path, images: np.ndarray, labels=LABELS) -> None:
-    data = load(str(path), len(images))
-    np.testing.assert_array_equal(data.images, images.reshape(len(images), 6, 4, -1))
-    np.testing.assert_array_equal(data.labels, labels)
 
 
 # Parquet and Arrow ----------------------------------------------------------------------------------------------------
@@ -159,113 +138,6 @@ def test_pictures_that_cannot_be_read():
         assert message in str(error.value)
 
 
-# TFRecord -------------------------------------------------------------------------------------------------------------
-
-
-def checksum(content: bytes) -> int:
-    """CRC-32C bit by bit, masked."""
-    crc = 0xFFFFFFFF
-    for byte in content:
-        crc ^= byte
-        for _ in range(8):
-            crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)
-    crc ^= 0xFFFFFFFF
-    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-def record(content: bytes) -> bytes:
-    head = struct.pack("<Q", len(content))
-    return head + struct.pack("<I", checksum(head)) + content + struct.pack("<I", checksum(content))
-
-
-def varint(n: int) -> bytes:
-    n &= 2**64 - 1
-    return bytes([n & 127 | 128]) + varint(n >> 7) if n > 127 else bytes([n])
-
-
-def field(number: int, content: bytes) -> bytes:
-    return bytes([number << 3 | 2]) + varint(len(content)) + content
-
-
-def example(image: bytes, label: int, packed=True) -> bytes:
-    numbers = field(1, varint(label)) if packed else b"\x08" + varint(label)
-    floats = field(2, field(1, struct.pack("<f", 0.5)))
-    features = {
-        "id": field(1, field(1, b"train_7")),
-        "image": field(1, field(1, image)),
-        "w": floats,
-        "label": field(3, numbers),
-    }
-    return field(1, b"".join(field(1, field(1, name.encode()) + field(2, value)) for name, value in features.items()))
-
-
-def write_records(path: Path, images=GREY, packed=True) -> Path:
-    pairs = zip(images, LABELS.tolist(), strict=True)
-    path.write_bytes(b"".join(record(example(png(image), label, packed)) for image, label in pairs))
-    return path
-
-
-def test_checksums_known_from_rfc_3720():
-    known = {bytes(32): 0x8A9136AA, b"\xff" * 32: 0x62A8AB43, bytes(range(32)): 0x46DD794E, b"123456789": 0xE3069283}
-    np.testing.assert_array_equal(tfrecord.crc32c(list(known)), list(known.values()))
-    np.testing.assert_array_equal(tfrecord.masked([b"abc", b""]), [checksum(b"abc"), checksum(b"")])
-
-
-@pytest.mark.parametrize("packed", [True, False])
-def test_records(packed, tmp_path):
-    holds(write_records(tmp_path / "set-train.tfrecord-00000-of-00001", packed=packed), GREY)
-
-
-def test_records_of_several_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr(tfrecord, "BLOCK", 3)
-    path = write_records(tmp_path / "set-train.tfrecord-00000-of-00001", COLOUR)
-    holds(path, COLOUR)
-    content = bytearray(path.read_bytes())
-    content[-10] ^= 1
-    path.write_bytes(content)
-    fails("is damaged: a checksum of record 9 is wrong", path)
-
-
-def test_negative_and_long_numbers():
-    found = tfrecord.example(
-        field(1, field(1, field(1, b"n") + field(2, field(3, field(1, varint(-2) + varint(2**40))))))
-    )
-    assert found == {"n": [-2, 2**40]}
-
-
-def test_records_cut_short_or_changed(tmp_path):
-    path = write_records(tmp_path / "x.tfrecord")
-    whole = path.read_bytes()
-    size = len(record(example(png(GREY[0]), 0)))
-    for kept, message in ((size + 5, "is truncated within record 1"), (size + 100, "is truncated within record 1")):
-        path.write_bytes(whole[:kept])
-        fails(message, path)
-    path.write_bytes(b"\xff" * 8 + whole[8:])
-    fails("is damaged, or no TFRecord file: the checksum of the head of record 0", path)
-    path.write_bytes(b"some text that is long enough for a head")
-    fails("no TFRecord file", path)
-    path.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
-    fails("damaged", path)
-    path.write_bytes(whole[: size + 8] + bytes([whole[size + 8] ^ 1]) + whole[size + 9 :])
-    fails("is damaged: a checksum of record 1 is wrong", path)
-
-
-def test_records_of_something_else(tmp_path):
-    path = tmp_path / "x.tfrecord"
-    for content in (b"", b"\x0a\xff", b"\x0b", example(png(GREY[0]), 0).replace(b"label", b"lapel"), b"\xff" * 20):
-        path.write_bytes(record(content))
-        os.utime(path, ns=(0, len(content)))
-        fails("record 0 is no example with an image and a label", path)
-
-
-def test_array_records_are_not_read(tmp_path):
-    (tmp_path / "mnist-train.array_record-00000-of-00001").write_bytes(b"\x01\x02")
-    fails(
-        "array_record files are not read; let tensorflow_datasets write file_format='tfrecord'",
-        next(tmp_path.glob("*array*")),
-    )
-
-
 # JPEG pack, and what is kept of it ------------------------------------------------------------------------------------
 
 
@@ -358,6 +230,23 @@ def test_every_reader_asks(kind, tmp_path, monkeypatch):
     path = write_pack(tmp_path / "p.npz") if kind == "pictures" else path
     monkeypatch.setattr(memory, "available", lambda: 0)
     fails("does not fit into memory", path)
+
+
+def test_packed_idx_is_asked_by_its_unpacked_size(tmp_path, monkeypatch):
+    head = bytes([0, 0, 8, 3]) + struct.pack(">3I", 2000, 28, 28)
+    path = tmp_path / "train-images-idx3-ubyte.gz"
+    path.write_bytes(gzip.compress(head + bytes(2000 * 784)))
+    assert path.stat().st_size < 10_000
+    monkeypatch.setattr(memory, "available", lambda: 10**6)
+    fails("does not fit into memory", path)
+
+
+def test_statistics_of_more_images_than_are_counted_at_once():
+    images = RNG.integers(0, 256, (2500, 2, 3, 3)).astype(np.uint8) // np.array([1, 2, 5], np.uint8)
+    images[1500:] //= 3
+    data = Images.of(images, np.zeros(2500, int), held_out=100)
+    np.testing.assert_allclose(data.mean, (images[:2400] / 255).mean((0, 1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(data.std, (images[:2400] / 255).std((0, 1, 2)), rtol=1e-6)
 
 
 def test_gib_in_the_message(monkeypatch):

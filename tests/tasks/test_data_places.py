@@ -146,7 +146,7 @@ def test_found_by_name(name, library, home):
 
 def test_records_of_tfds_of_the_highest_version(home):
     pytest.importorskip("PIL.Image")
-    from test_data_formats import example, record
+    from test_data_tfrecord import example, record
 
     for version, images in (("3.0.2", GREY), ("3.0.10", GREY[::-1]), ("1.9.0", GREY[:0])):
         path = folder(home / "tensorflow_datasets" / "mnist" / version)
