@@ -48,11 +48,11 @@ STUDY = Workload(100, 100, pool=2)
 LARGE = Workload(512, 128)
 
 
-class Training:
-    """A group of `lanes` runs of random-label memorisation, compiled; calling it trains all of them for one task."""
+class Lanes:
+    """A group of `lanes` runs, compiled; calling it trains all of them for one task."""
 
     def __init__(
-        self, work: Workload, lanes: int, steps: int = 400, points: str = "off", mitigations: str = "none"
+        self, task: str, network: str, optimizer: str, lanes: int, points: str = "off", mitigations: str = "none"
     ) -> None:
         from sweeps import program
         from sweeps.grouping import groups_of
@@ -62,14 +62,13 @@ class Training:
 
         self.program = program
         measure = Measure(points=points, ranks_every=0 if points == "off" else 1)
-        task = f"label_reset(steps={steps}, num_tasks=1000, batch_size={work.batch}, pool={work.pool})"
-        network = f"mlp({work.width}, {work.depth})"
-        runs = [Run.of(task, network, mitigation=mitigations, seed=seed, measure=measure) for seed in range(lanes)]
+        runs = [Run.of(task, network, optimizer, mitigations, seed, measure=measure) for seed in range(lanes)]
         (self.group,) = groups_of(runs, lanes)
-        self.updates = lanes * steps
-        self.data = self.group.first.task.load()
+        stream = self.group.first.task
+        self.updates = lanes * stream.steps
+        self.data = stream.load()
         self.state = program.begin(self.group, self.data)
-        ((self.span, self.chunk),) = chunks(self.group.first.task, measure, steps)
+        ((self.span, self.chunk),) = chunks(stream, measure, stream.steps)
         self.task = 0
         start = time.perf_counter()
         self()
@@ -83,6 +82,16 @@ class Training:
         self.state, record = self.program.advance(*arguments)
         jax.block_until_ready((self.state, record))
         self.task += 1
+
+
+class Training(Lanes):
+    """Runs of random-label memorisation with Adam."""
+
+    def __init__(
+        self, work: Workload, lanes: int, steps: int = 400, points: str = "off", mitigations: str = "none"
+    ) -> None:
+        task = f"label_reset(steps={steps}, num_tasks=1000, batch_size={work.batch}, pool={work.pool})"
+        super().__init__(task, f"mlp({work.width}, {work.depth})", "adam", lanes, points, mitigations)
 
 
 class TorchLoop:

@@ -24,7 +24,7 @@ from tasks.measure import Measure
 from tasks.train import Chunk, Record, RunState, Span, run_chunk, start
 
 #: How a run's state is mapped over methods: the stream belongs to the seed, everything else to the run.
-_BY_METHOD = RunState(None, 0, 0)  # pyrefly: ignore
+_BY_METHOD = RunState(None, 0, 0, 0)  # pyrefly: ignore
 
 
 def stacked(group: Group) -> tuple[Method, jax.Array]:

@@ -16,6 +16,7 @@ from sweeps.grid import Grid
 from sweeps.study import FRESH, Scale, Study
 from tasks.base import Task, tasks
 from tasks.examples import ExampleTask
+from tasks.measure import Measure
 
 PAIR = "layer_norm+l2(1e-3)"
 #: Two networks for each kind of input.
@@ -42,10 +43,20 @@ def text(name: str, cls: type[Task], sizes: str, images: str, rows: str = "") ->
     return f"{name}({rows or LONG.get(name, sizes)})"
 
 
-def grids(mitigations: tuple[str, ...], seeds: int, count: int, sizes: str, images: str, rows: str = "") -> Grid:
+def grids(
+    mitigations: tuple[str, ...], seeds: int, count: int, measure: Measure, sizes: str, images: str, rows: str = ""
+) -> Grid:
     """Each stream with the first `count` of its networks."""
+    optimizers = ("adam(1e-3)",)
     found = [
-        Grid({name: text(name, cls, sizes, images, rows)}, mitigations, networks(name)[:count], ("adam(1e-3)",), seeds)
+        Grid(
+            {name: text(name, cls, sizes, images, rows)},
+            mitigations,
+            networks(name)[:count],
+            optimizers,
+            seeds,
+            measure,
+        )
         for name, cls in tasks.members().items()
     ]
     return sum(found[1:], found[0])
@@ -53,13 +64,14 @@ def grids(mitigations: tuple[str, ...], seeds: int, count: int, sizes: str, imag
 
 def smoke() -> Scale:
     sizes = "steps=8, num_tasks=2, batch_size=10"
-    grid = grids(("none", "l2(1e-3)"), 1, 2, sizes, "examples_used=200, pool=4", sizes)
+    lean = Measure(points="end", ranks_every=0)  # ranks are half of the time to compile
+    grid = grids(("none", "l2(1e-3)"), 1, 2, lean, sizes, "examples_used=200, pool=4", sizes)
     return Scale(grid, "a few minutes, nearly all of it compilation; its numbers mean nothing")
 
 
 def laptop() -> Scale:
     sizes = "steps=300, batch_size=50"
-    grid = grids(("none", PAIR, FRESH), 5, 1, sizes, "examples_used=1000, pool=2")
+    grid = grids(("none", PAIR, FRESH), 5, 1, Measure(points="end"), sizes, "examples_used=1000, pool=2")
     return Scale(grid, "not timed by us")
 
 

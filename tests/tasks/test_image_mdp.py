@@ -173,3 +173,19 @@ def test_what_cannot_be(data):
         stream("reward=sparse, moves=random")
     with pytest.raises(UserError, match="held_out must be 0, got 5"):
         stream("held_out=5")
+
+
+def test_in_pieces_and_as_a_whole_it_is_the_same_run(data):
+    """The target network is part of the state, so that a chunk may end anywhere."""
+    task, config = stream("steps=7, num_tasks=3, transition=0.5"), method()
+    whole, _ = run(task, config, 3, data)
+    state = start(task, config, jnp.int32(0), data)
+    advance = jax.jit(
+        lambda s, i, chunk, span: run_chunk(task, config, OFF, span, jnp.int32(0), s, i, chunk, data)[0],
+        static_argnums=3,
+    )
+    for index in range(3):
+        for span, chunk in chunks(task, Measure(points="dense", ranks_every=0), 2):
+            state = advance(state, jnp.int32(index), chunk, span)
+    for one, other in zip(jax.tree.leaves(state), jax.tree.leaves(whole[-1]), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
