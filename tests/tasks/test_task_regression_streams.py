@@ -1,6 +1,7 @@
 """offset_regression and target_drift against hand-worked numbers, and the random functions under both."""
 
 import dataclasses
+import itertools
 import math
 
 import jax
@@ -108,6 +109,66 @@ def test_sinusoid_by_hand(data):
     np.testing.assert_allclose(scale, [1, 1.5, 1, 0.5, 1, 1.5], atol=1e-4)
 
 
+def test_cyclic_by_hand(data):
+    """Three tasks in turn: the same offsets, scales and functions return to the bit."""
+    task = TargetDrift(drift="cyclic", offset=2.0, scale=0.5, redraw=1.0, phase=0.3, period=3, num_tasks=8, **SIZES)
+    targets = contexts(task, data).targets
+    np.testing.assert_array_equal(targets, targets[np.arange(8) % 3])
+    np.testing.assert_allclose(targets[:3].mean(1), [0, 2, 4], atol=0.4)
+    np.testing.assert_allclose(targets[:3].max(1) - targets[:3].min(1), [2, 3, 4], atol=0.3)
+    apart = np.corrcoef(targets[:3])[np.triu_indices(3, 1)]
+    assert np.abs(apart).max() < 0.4
+    still = contexts(dataclasses.replace(task, redraw=0.0, phase=0.0), data)
+    offset, scale = offsets_and_scales(still)
+    np.testing.assert_allclose(offset, [0, 2, 4, 0, 2, 4, 0, 2], atol=1e-4)
+    np.testing.assert_allclose(scale, [1, 1.5, 2, 1, 1.5, 2, 1, 1.5], atol=1e-4)
+
+
+def test_the_share_redrawn_within_a_turn_is_that_asked_for(data):
+    """And at the return to the first task, where the chain begins again, the function is the first one."""
+    task = TargetDrift(drift="cyclic", offset=0.0, redraw=0.1, period=5, num_tasks=12, **SIZES)
+    e = contexts(task, data).targets
+    neighbours = [np.corrcoef(a, b)[0, 1] for a, b in itertools.pairwise(e[:5])]
+    assert 0.75 < np.mean(neighbours) < 0.98
+    np.testing.assert_array_equal(e[5], e[0])
+
+
+def test_abrupt_draws_offset_and_scale_afresh_within_their_range(data):
+    task = TargetDrift(drift="abrupt", offset=2.0, scale=0.5, redraw=0.0, num_tasks=12, **SIZES)
+    drift = contexts(task, data)
+    offset, scale = offsets_and_scales(drift)
+    np.testing.assert_array_equal(drift.walk[0], 0)
+    np.testing.assert_allclose(offset, 2 * drift.walk[:, 0], atol=1e-4)
+    np.testing.assert_allclose(scale, np.exp(0.5 * drift.walk[:, 1]), atol=1e-4)
+
+    @jax.jit
+    @jax.vmap
+    def jumps(key):
+        context = task.first(key, data)._replace(walk=jnp.array([0.9, -0.9]))
+        return task.following(context, key, jnp.int32(1), data).walk
+
+    found = np.asarray(jumps(jax.random.split(jax.random.key(0), 400)))
+    for walk in found.T:
+        assert stats.kstest(walk, stats.uniform(-1, 2).cdf).pvalue > 1e-3
+    assert stats.pearsonr(*found.T).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("drift", ["growth", "sinusoid", "random_walk", "abrupt"])
+def test_a_phase_rotates_the_targets_and_leaves_the_rest(drift, data):
+    """e_t = sin(3 f + t / 2), with the same f, offsets and scales as without a phase."""
+    task = TargetDrift(drift=drift, offset=1.0, scale=0.2, redraw=0.0, num_tasks=6, **SIZES)
+    still, turning = contexts(task, data), contexts(dataclasses.replace(task, phase=0.5), data)
+    offset, scale = offsets_and_scales(still)
+    e = (turning.targets - offset[:, None]) / scale[:, None]
+    np.testing.assert_allclose(e, np.sin(3 * still.f[0] + 0.5 * np.arange(6)[:, None]), atol=1e-4)
+
+
+def test_a_quarter_turn_is_uncorrelated_and_half_a_turn_the_opposite(data):
+    task = TargetDrift(offset=0.0, redraw=0.0, phase=math.pi / 2, num_tasks=5, **SIZES)
+    r = np.corrcoef(contexts(task, data).targets)[0]
+    np.testing.assert_allclose(r, [1, 0, -1, 0, 1], atol=0.15)
+
+
 def test_random_walk_follows_its_walk_from_zero(data):
     task = TargetDrift(drift="random_walk", offset=2.0, scale=0.1, redraw=0.0, num_tasks=6, **SIZES)
     drift = contexts(task, data)
@@ -145,6 +206,15 @@ def test_the_walks_have_independent_normal_steps_and_keep_their_bound(data):
         # Offsets 0 3 0 -3, scales 1 1.5 1 0.5.
         ({"drift": "sinusoid", "period": 4, "offset": 3.0, "scale": 0.5, "num_tasks": 8}, -3.5, 4.5),
         ({"drift": "sinusoid", "period": 4, "offset": 3.0, "scale": 0.5, "num_tasks": 2}, -1.0, 4.5),
+        # Positions 0 1 2 0 1 2: offsets 0 2 4, scales 1 1.5 2.
+        ({"drift": "cyclic", "period": 3, "offset": 2.0, "scale": 0.5, "num_tasks": 6}, -1.0, 6.0),
+        ({"drift": "cyclic", "period": 3, "offset": 2.0, "scale": 0.5, "num_tasks": 2}, -1.0, 3.5),
+        ({"phase": 0.7, "offset": 2.0, "scale": 0.5, "num_tasks": 4}, -1.0, 8.5),
+        (
+            {"drift": "abrupt", "offset": 2.0, "scale": 0.5, "num_tasks": 12},
+            -2 - math.exp(0.5),
+            2 + math.exp(0.5),
+        ),
         # 3 sigma after 4 steps is 6: offset 12, scale exp(0.6).
         (
             {"drift": "random_walk", "offset": 2.0, "scale": 0.1, "num_tasks": 5},
@@ -160,7 +230,7 @@ def test_target_range_by_hand_and_it_holds(fields, low, high, data):
     targets = contexts(task, data).targets
     assert targets.min() >= low
     assert targets.max() <= high
-    if task.drift != "random_walk":
+    if task.drift not in ("random_walk", "abrupt"):
         # Exact: sin reaches its ends among the 200 examples to a few per cent of the scale.
         assert targets.min() == pytest.approx(low, abs=0.1 * (high - low))
         assert targets.max() == pytest.approx(high, abs=0.1 * (high - low))

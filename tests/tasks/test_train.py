@@ -171,6 +171,24 @@ def test_online_metrics_are_those_before_the_update():
     np.testing.assert_allclose([final["end_loss"], final["end_score"]], loss(variables), rtol=1e-4, atol=1e-6)
 
 
+def test_the_first_accuracy_is_that_of_the_untouched_network():
+    """One update on all examples changes what is right, which the online score of that update must not yet know."""
+    task = build_one(f"label_reset(steps=1, {SIZE.replace('batch_size=8', 'batch_size=16')})", tasks)
+    chosen, seed = method("none", "sgd(10)"), 3
+    begun = starter(task)(chosen, jnp.int32(seed))
+    batch = task.examples(begun.stream.current, jnp.arange(16), DATA)
+    network = chosen.network.build(Architecture(base_head(task.problem(DATA))))
+
+    def accuracy(variables):
+        return float(np.mean(np.argmax(network.apply(variables, batch.x)[0], axis=1) == batch.y))
+
+    state, records = run(chosen, seed, task, count=1)
+    before, after = accuracy(begun.learner.variables), accuracy(state.learner.variables)
+    assert before != after
+    assert float(records[0].final["online_score"]) == pytest.approx(before)
+    assert float(records[0].final["end_score"]) == pytest.approx(after)
+
+
 #: With a rate of next to nothing the losses are those of the batches, and what moves weights is an event.
 FROZEN = "sgd(1e-30)"
 PLAIN = method("none", FROZEN)
