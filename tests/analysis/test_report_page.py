@@ -72,7 +72,7 @@ def test_nothing_comes_from_outside(html, page):
 def test_page_is_whole_and_accessible(html, page):
     assert page.open == []
     images = [a for tag, a in page.tags if tag == "img"]
-    assert len(images) == 7
+    assert len(images) == 8
     assert all(len(a["alt"]) > 60 for a in images)
     assert all(a.get("scope") in ("col", "row") for tag, a in page.tags if tag == "th")
     assert sum(tag == "caption" for tag, _ in page.tags) == sum(tag == "table" for tag, _ in page.tags)
@@ -141,7 +141,7 @@ def test_export_has_every_row(study_name, tmp_path, capsys):
     assert main(["export", study_name, "--out", "packed"]) == 0
     rows = duckdb.connect().read_parquet("packed/metrics.parquet").df()
     # 9 runs of 3 tasks: four task-level numbers, and a diagnostic at 8 steps for the network and its two layers.
-    assert len(rows) == 9 * 3 * (4 + 8 * 3)
+    assert len(rows) == 9 * 3 * (6 + 8 * 3)
     assert set(rows["task_kind"]) == {"label_reset"}
     assert pd.read_csv("packed/runs.csv")["run_id"].nunique() == 9
     assert set(pd.read_csv("packed/late_scores.csv")["combination"]) == {"none", "layer_norm", "full_reset"}
