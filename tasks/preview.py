@@ -105,7 +105,9 @@ def _maps(figure: Any, shown: Switch) -> None:
         axis.set_title(f"task {shown.index - 1 + row}", fontsize=8)
         if text:
             for (i, j), token in np.ndenumerate(x):
-                axis.text(j, i, shown.data.alphabet[token], ha="center", va="center", fontsize=5, color="white")
+                # Bright fields are those of high numbers.
+                color = "black" if token > 0.6 * shown.data.vocabulary else "white"
+                axis.text(j, i, shown.data.alphabet[token], ha="center", va="center", fontsize=5, color=color)
             axis.set(yticks=[])
         else:
             axis.yaxis.tick_right()

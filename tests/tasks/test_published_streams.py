@@ -2,7 +2,7 @@
 
 Two hidden layers of 100, batch 16, 625 updates a task on 10,000 images, SGD .01: a fifth of the published 500 tasks.
 Here plain SGD fell from .864 to .847 while L2 Init went from .866 to .867 (three seeds). Layer norm fell as plain SGD
-did, from .870 to .852, so nothing is asserted of it. MNIST lies beside the project (see test_data_shared) or is skipped.
+did, from .870 to .852, so nothing is asserted of it. MNIST lies beside the project (test_data_shared) or is skipped.
 """
 
 import jax
