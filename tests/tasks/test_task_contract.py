@@ -129,6 +129,14 @@ def test_problem_is_stated_and_examples_keep_to_it(task, data):
             assert batch.weight.sum() > 0
 
 
+def test_baselines_are_scores(task, data):
+    for index, (state, _) in enumerate(through(task, jax.random.key(0), data)):
+        for name, value in task.baselines(state, jnp.int32(index), data).items():
+            assert name.isidentifier()
+            assert jnp.shape(value) == ()
+            assert 0 <= value <= 1
+
+
 def test_target_range_may_be_traced(task, data):
     plain = task.problem(data).target_range
     traced = jax.jit(lambda t: jnp.stack([jnp.asarray(v, jnp.float32) for v in t.problem(data).target_range]))(task)
