@@ -124,7 +124,11 @@ def test_held_out_examples_are_tested_and_never_trained_on(task, numbered, index
             dataclasses.replace(task, held_out=5)
         return
     np.testing.assert_array_equal(number_of(shown.x, numbered), numbered.examples + np.arange(HELD_OUT))
-    assert shown.weight is None or (np.asarray(shown.weight) > 0).any()
+    mask = task.active(state.current, jnp.int32(index), numbered)
+    assert (shown.weight is None) == (mask is None)
+    if mask is not None:
+        np.testing.assert_array_equal(shown.weight, np.asarray(mask)[numbered.examples :])
+        assert np.any(shown.weight)
     same(shown._replace(weight=None), task.examples(state.current, numbered.examples + jnp.arange(HELD_OUT), numbered))
 
 
