@@ -91,7 +91,7 @@ class Network:
     auxiliary: kernels of linear heads on the features that the forward pass does not use, in the features' order.
     stochastic: training passes need a key, beside what noisy layers need for acting.
     sequence: a sequence model: inputs are tokens, integers `[batch, positions]`, and each position has a prediction,
-        which depends on no later one.
+        which depends on no later one (in training with batch norm, through the batch's statistics).
     """
 
     init: Callable[[jax.Array, jax.Array], dict[str, Any]]

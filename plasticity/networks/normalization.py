@@ -16,6 +16,8 @@ offset of each unit (channel), m and v: mean and variance, with divisor N, over
                   of axes, in this suite's reading)
 
 In a feature map the positions count as further rows of the batch, and belong to what layer, rms and group average over.
+Positions of patches and tokens are rows: layer, rms and group normalise each for itself, and the batch is all of them,
+so that in training a sequence model sees later positions through a batch's mean and variance.
 
 What is taken over the batch is the batch's own in training, and a running average everywhere else: after each update
 running = momentum running + (1 - momentum) batch's, from 0 for means and 1 for variances. (torch's `momentum` is one
@@ -36,7 +38,7 @@ from plasticity.networks.options import EPSILON, Normalization
 
 
 def normalize(options: Normalization, name: str, z: jax.Array, train: bool) -> jax.Array:
-    """`z[batch, (height, width,) units]` normalised by a submodule called `name`; to be called in a compact module.
+    """`z[rows, (height, width,) units]` normalised by a submodule called `name`; to be called in a compact module.
 
     Raises `UserError` where units cannot be split into the groups asked for.
     """

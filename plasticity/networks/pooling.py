@@ -1,6 +1,6 @@
 """Max pooling without overlap, as maxima of shifted slices.
 
-`reduce_window` and its gradient, which searches each window again, take about 10 times as long on a CPU. Of equal
+`reduce_window` and its gradient, which searches each window again, take 8 to 10 times as long on a CPU. Of equal
 entries in a window each pair shares the gradient in halves, where torch gives all of it to the first.
 """
 
