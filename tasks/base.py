@@ -85,6 +85,8 @@ class Task(Config):
     levels: ClassVar[str] = ""
     #: Published settings of the stream, by a name of their source: each the whole text of a task.
     protocols: ClassVar[dict[str, str]] = {}
+    #: Whether there is a prediction at every position of an input, which takes a network for tokens.
+    sequence: ClassVar[bool] = False
     #: Of regression: the online score is of all predictions in a task together, not the mean over batches. For batches
     #: too small to have a variance.
     pooled_score: ClassVar[bool] = False

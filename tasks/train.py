@@ -11,21 +11,23 @@ Online metrics are taken before the update on the batch (pre-update loss and sco
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from plasticity.errors import UserError
 from plasticity.heads import Head
 from plasticity.method import Method
 from plasticity.mitigations import compose
 from plasticity.mitigations.base import Context, Event, Learner, Mitigation, Setting
+from plasticity.network import Activation
 from plasticity.networks.base import Architecture
 from plasticity.rng import named, stream
 from tasks import objectives
-from tasks.base import Batch, State, Task
+from tasks.base import Batch, State, Task, Transition
 from tasks.measure import Measure
 from tasks.objectives import base_head
 
@@ -90,6 +92,12 @@ def _parts(task: Task, method: Method, seed: jax.Array, data: Any) -> _Parts:
     members = compose.canonical(method.mitigations)
     architecture = architecture_on(task, members, data)
     network = method.network.build(architecture)
+    if network.sequence != task.sequence:
+        kinds = {False: "one prediction an input", True: "a prediction at every position (transformer and the like)"}
+        raise UserError(
+            f"{task.name} needs a network with {kinds[task.sequence]}; {method.network.name} has "
+            f"{kinds[network.sequence]}"
+        )
     example = task.example(data)
 
     def initializer(key: jax.Array) -> dict[str, Any]:
@@ -184,12 +192,15 @@ def run_chunk(
 
     def update(state: RunState, step: jax.Array):
         key = jax.random.fold_in(data_key, step)
-        stream_state, batch = task.batch(state.stream, key, step, index, data)
-        batch = ready(batch, state.targets, step)
+        stream_state, drawn = task.batch(state.stream, key, step, index, data)
+        batch = ready(drawn, state.targets, step)
         learner = state.learner
         variables = learner.variables
 
-        def context(outputs, activations) -> Context:
+        def following(params: Any) -> Mapping[str, Activation]:
+            return network.apply({**variables, "params": params}, drawn.y.next_x)[1]
+
+        def context(params: Any, outputs: jax.Array, activations: Mapping[str, Activation]) -> Context:
             return Context(
                 network,
                 initial,
@@ -200,11 +211,12 @@ def run_chunk(
                 targets=objectives.targets(batch),
                 loss=lambda p: forward(p, variables, batch, key)[0],
                 reference=lambda: task.some(stream_state, named(key, "reference"), index, data).x,
+                following=(lambda: following(params)) if isinstance(drawn.y, Transition) else None,
             )
 
         def objective(params):
             loss, found = forward(params, variables, batch, key)
-            return loss + compose.penalty(members, params, context(*found[:2])), (loss, *found)
+            return loss + compose.penalty(members, params, context(params, *found[:2])), (loss, *found)
 
         params = variables["params"]
         grad_fn = compose.gradient(members, jax.grad(objective, has_aux=True))
@@ -213,7 +225,7 @@ def run_chunk(
             grads, learner.opt_state, params, activations=activations, step=index * task.steps + step
         )
         learner = Learner({**variables, **new_state, "params": optax.apply_updates(params, updates)}, opt_state)
-        learner = compose.after_update(members, learner, context(outputs, activations))
+        learner = compose.after_update(members, learner, context(params, outputs, activations))
         online = objectives.tally(head, outputs, batch, loss, task.pooled_score)
         return RunState(stream_state, learner, state.total + online, state.targets), grads, updates
 

@@ -38,6 +38,7 @@ class TokenPermutation(Task):
 
     reference: ClassVar[str] = "Farias & Jozefiak 2024, arXiv:2410.20098 (permuted text); the source is this suite's"
     kind = "classification"
+    sequence: ClassVar[bool] = True
     score_label: ClassVar[str] = "next-token accuracy"
     levels: ClassVar[str] = "chance: share of the most frequent token; optimum of markov 8/15"
 

@@ -189,3 +189,18 @@ def test_in_pieces_and_as_a_whole_it_is_the_same_run(data):
             state = advance(state, jnp.int32(index), chunk, span)
     for one, other in zip(jax.tree.leaves(state), jax.tree.leaves(whole[-1]), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_mitigations_of_values_see_the_next_observations(data):
+    """DR3 needs the features of what follows, which a transition has and other streams have not."""
+    task = stream("steps=5, num_tasks=2")
+    plain, penalised = (run(task, method(text), 2, data)[1] for text in ("none", "dr3(1.0)"))
+    assert plain[0]["online_loss"] != penalised[0]["online_loss"]
+    with pytest.raises(UserError, match="dr3"):
+        start(build_one("label_reset(examples_used=200, pool=4)", tasks), method("dr3"), jnp.int32(0), data)
+
+
+@pytest.mark.parametrize("text", ["two_hot", "layer_norm+redo(every=2)", "shrink_perturb", "c_chain(mode=fixed)"])
+def test_mitigations_act_on_values(text, data):
+    _, records = run(stream("steps=5, num_tasks=2"), method(text), 2, data)
+    assert all(np.isfinite(value).all() for record in records for value in record.values())

@@ -7,9 +7,13 @@ import pytest
 from scipy import stats
 
 from plasticity.errors import UserError
+from plasticity.method import Method
+from plasticity.networks import networks
+from plasticity.optimizers import optimizers
 from plasticity.spec import build_one
 from tasks.base import tasks
 from tasks.data import markov
+from tasks.train import start
 
 
 def stream(more=""):
@@ -94,3 +98,15 @@ def test_a_file_of_the_users(tmp_path):
 def test_an_unknown_text_is_refused():
     with pytest.raises(UserError, match=r"unknown text 'marko'\. Did you mean 'markov'"):
         stream("data=marko").load()
+
+
+def test_networks_of_another_kind_are_refused():
+    def begin(task, network):
+        config = build_one(task, tasks)
+        method = Method(build_one(network, networks), build_one("adam", optimizers), ())
+        return start(config, method, jnp.int32(0), config.load())
+
+    with pytest.raises(UserError, match="token_permutation needs a network with a prediction at every position"):
+        begin("token_permutation", "mlp(8)")
+    with pytest.raises(UserError, match="label_reset needs a network with one prediction an input"):
+        begin("label_reset(examples_used=200, pool=4)", "transformer(8, 1, heads=2)")
