@@ -18,7 +18,7 @@ from tasks.base import Task, tasks
 from tasks.examples import ExampleTask
 from tasks.measure import Measure
 
-PAIR = "layer_norm+l2(1e-3)"
+PAIR = "layer_norm+l2(0.001)"
 #: Two networks for each kind of input.
 IMAGES = ("mlp(64)", "cnn(32, channels=8)")
 TOKENS = ("transformer(32, 1)", "linear_recurrence(32, 1)")
@@ -65,7 +65,7 @@ def grids(
 def smoke() -> Scale:
     sizes = "steps=8, num_tasks=2, batch_size=10"
     lean = Measure(points="end", ranks_every=0)  # ranks are half of the time to compile
-    grid = grids(("none", "l2(1e-3)"), 1, 2, lean, sizes, "examples_used=200, pool=4", sizes)
+    grid = grids(("none", "l2(0.001)"), 1, 2, lean, sizes, "examples_used=200, pool=4", sizes)
     return Scale(grid, "a few minutes, nearly all of it compilation; its numbers mean nothing")
 
 
@@ -85,6 +85,6 @@ STUDY = Study(
     ),
     scales={"smoke": smoke, "laptop": laptop},
     task_labels={name: name.replace("_", " ").capitalize() for name in tasks.members()},
-    factors={"layer_norm": "layer norm", "l2(1e-3)": "L2"},
+    factors={"layer_norm": "layer norm", "l2(0.001)": "L2"},
     reference=FRESH,
 )

@@ -116,7 +116,7 @@ def test_two_heads_are_refused(capsys, idle):
     [
         (
             ["run", "factoral"],
-            "unknown study 'factoral'. Did you mean 'factorial'? Allowed: agents, all_mitigations, factorial",
+            "Did you mean 'factorial'? Allowed: agents, all_mitigations, all_tasks, factorial",
         ),
         (["plan", "factoral"], "unknown study 'factoral'. Did you mean 'factorial'?"),
         (["run", "factorial", "--scale", "labtop"], "Did you mean 'laptop'? Allowed: laptop, paper, smoke"),

@@ -22,7 +22,19 @@ from sweeps.executors.processes import processes
 #: Long enough to be hit in the middle: each of its saves flushes files to disk.
 LONG = tiny(tasks=(task(num_tasks=150),), seeds=4)
 PATIENCE = 120  # seconds, for a machine that is busy with other things
-GRID = ("grid", "--name", "mine", "--task", task(num_tasks=60), "--mitigations", "none", "l2(1e-3)", "--seeds", "2")
+GRID = (
+    "grid",
+    "--name",
+    "mine",
+    "--task",
+    task(num_tasks=60),
+    "--mitigations",
+    "none",
+    "l2(1e-3)",
+    "--seeds",
+    "2",
+    "--no-fresh",
+)
 OPTIONS = ("--network", "mlp(8, 1)", "--save-seconds", "0")
 
 
