@@ -44,8 +44,7 @@ class Softmax:
         return jnp.argmax(outputs, axis=-1)
 
     def score(self, predictions: jax.Array, y: jax.Array, weight: jax.Array | None = None) -> jax.Array:
-        right = predictions == y
-        return jnp.mean(right) if weight is None else _average(right.reshape(len(weight), -1).mean(1), weight)
+        return average(predictions == y, weight)
 
 
 @dataclass(frozen=True)
@@ -164,13 +163,21 @@ class Categorical(_Binned):
 Head = Softmax | Regression | TwoHot | HLGauss | Categorical
 
 
-def _average(values: jax.Array, weight: jax.Array | None) -> jax.Array:
-    """Mean of `[batch]`, weighted if there are weights."""
-    return jnp.mean(values) if weight is None else jnp.sum(weight * values) / jnp.sum(weight)
+def average(values: jax.Array, weight: jax.Array | None) -> jax.Array:
+    """Mean of `[batch, ...]` over all axes, weighted along the first if there are weights `[batch]`."""
+    if weight is None:
+        return jnp.mean(values)
+    per_example = jnp.mean(values.reshape(values.shape[0], -1), axis=1)
+    return jnp.sum(weight * per_example) / jnp.sum(weight)
+
+
+def explained(error: jax.Array, variance: jax.Array, varies: jax.Array) -> jax.Array:
+    """`max(0, R^2)` from the mean squared error and the targets' variance; 0 unless the targets vary."""
+    r2 = 1.0 - error / jnp.where(varies, variance, 1.0)
+    return jnp.where(varies, jnp.maximum(r2, 0.0), 0.0)
 
 
 def r2_score(predictions: jax.Array, y: jax.Array, weight: jax.Array | None = None) -> jax.Array:
     """`max(0, R^2)` of predictions against targets, both `[batch]`; 0 where the targets do not vary."""
-    variance = _average(jnp.square(y - _average(y, weight)), weight)
-    r2 = 1.0 - _average(jnp.square(predictions - y), weight) / jnp.where(variance > 0, variance, 1.0)
-    return jnp.where(variance > 0, jnp.maximum(r2, 0.0), 0.0)
+    variance = average(jnp.square(y - average(y, weight)), weight)
+    return explained(average(jnp.square(predictions - y), weight), variance, variance > 0)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from plasticity.heads import Head, Regression, Softmax
+from plasticity.heads import Head, Regression, Softmax, average, explained
 from tasks.base import Batch, Problem, Transition
 
 
@@ -57,24 +57,16 @@ def loss(head: Head, outputs: jax.Array, batch: Batch) -> jax.Array:
     """Mean loss of a batch with targets."""
     if isinstance(batch.y, Valued):
         taken = jnp.take_along_axis(by_action(head, outputs), batch.y.action[:, None, None], axis=1)[:, 0]
-        return mean(head.loss(taken, batch.y.target), batch.weight)
-    return mean(head.loss(outputs, batch.y), batch.weight)
+        return average(head.loss(taken, batch.y.target), batch.weight)
+    return average(head.loss(outputs, batch.y), batch.weight)
 
 
 def score(head: Head, outputs: jax.Array, batch: Batch) -> jax.Array:
     """Score of a batch, in [0, 1]."""
     if isinstance(batch.y, Valued):
         chosen = jnp.argmax(head.predict(by_action(head, outputs)), axis=-1)
-        return mean(chosen == batch.y.best, batch.weight)
+        return average(chosen == batch.y.best, batch.weight)
     return head.score(head.predict(outputs), batch.y, batch.weight)
-
-
-def mean(values: jax.Array, weight: jax.Array | None) -> jax.Array:
-    """Mean over all axes, weighted along the first."""
-    if weight is None:
-        return jnp.mean(values)
-    per_example = jnp.mean(values.reshape(values.shape[0], -1), axis=1)
-    return jnp.sum(weight * per_example) / jnp.sum(weight)
 
 
 def nothing(pooled: bool) -> jax.Array:
@@ -100,6 +92,4 @@ def online(means: jax.Array, pooled: bool) -> tuple[jax.Array, jax.Array]:
         return means[0], means[1]
     variance = means[3] - jnp.square(means[2])
     # Of a constant target rounding leaves a speck.
-    varies = variance > 1e-6 * means[3]
-    r2 = 1.0 - means[1] / jnp.where(varies, variance, 1.0)
-    return means[0], jnp.where(varies, jnp.maximum(r2, 0.0), 0.0)
+    return means[0], explained(means[1], variance, variance > 1e-6 * means[3])

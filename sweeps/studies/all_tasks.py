@@ -23,17 +23,16 @@ PAIR = "layer_norm+l2(0.001)"
 IMAGES = ("mlp(64)", "cnn(32, channels=8)")
 TOKENS = ("transformer(32, 1)", "linear_recurrence(32, 1)")
 ROWS = ("mlp(16, 1)", "mlp(16, 2)")
-#: Streams of tokens; all that do not stand on images are otherwise rows of numbers.
-OF_TOKENS = ("token_permutation",)
 #: Where the sizes below do not do: batches of one example and so longer tasks, as published.
 LONG = {"bit_flipping": "steps=2000, num_tasks=40", "natural_stream": "steps=1500, num_tasks=40"}
 
 
 def networks(name: str) -> tuple[str, str]:
     """Two networks that can learn a stream."""
-    if name in OF_TOKENS:
+    cls = tasks.get(name)
+    if cls.sequence:
         return TOKENS
-    return IMAGES if issubclass(tasks.get(name), ExampleTask) else ROWS
+    return IMAGES if issubclass(cls, ExampleTask) else ROWS
 
 
 def text(name: str, cls: type[Task], sizes: str, images: str, rows: str = "") -> str:

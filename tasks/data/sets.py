@@ -8,10 +8,30 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+
+class _HasCounts(Protocol):
+    @property
+    def counts(self) -> tuple[int, ...]: ...
+
+
+class _Counted:
+    """What follows from `counts`: how often each class, or token, occurs."""
+
+    @property
+    def classes(self: _HasCounts) -> int:
+        """Number of classes, or of different tokens."""
+        return len(self.counts)
+
+    @property
+    def majority(self: _HasCounts) -> float:
+        """Share of the most frequent one: the accuracy of the best input-blind prediction of the true labels."""
+        return max(self.counts) / sum(self.counts)
 
 
 @partial(
@@ -20,7 +40,7 @@ import numpy as np
     meta_fields=["counts", "held_out"],
 )
 @dataclasses.dataclass(frozen=True)
-class Images:
+class Images(_Counted):
     """images: uint8 `[examples + held_out, height, width, channels]`; labels: int32 `[examples + held_out]`.
 
     mean, std `[channels]`: of images / 255. counts: training examples of each class. held_out: how many of the last
@@ -57,16 +77,6 @@ class Images:
         """Number of training examples: the first so many."""
         return self.labels.shape[0] - self.held_out
 
-    @property
-    def classes(self) -> int:
-        """Number of classes."""
-        return len(self.counts)
-
-    @property
-    def majority(self) -> float:
-        """Share of the largest class: the accuracy of the best input-blind prediction of the true labels."""
-        return max(self.counts) / sum(self.counts)
-
     def inputs(self, indices: jax.Array) -> jax.Array:
         """Normalised float32 images `[batch, height, width, channels]`."""
         return (self.images[indices].astype(jnp.float32) / 255.0 - self.mean) / self.std
@@ -83,7 +93,7 @@ def _grey_levels(images: np.ndarray) -> np.ndarray:
 
 @partial(jax.tree_util.register_dataclass, data_fields=["features", "labels"], meta_fields=["counts"])
 @dataclasses.dataclass(frozen=True)
-class Series:
+class Series(_Counted):
     """features: float32 `[rows, features]`; labels: int32 `[rows]`; counts: rows of each class, static."""
 
     features: jax.Array
@@ -97,20 +107,10 @@ class Series:
         counts = np.bincount(labels, minlength=0 if classes is None else classes)
         return cls(jnp.asarray(features, jnp.float32), jnp.asarray(labels), tuple(int(c) for c in counts))
 
-    @property
-    def classes(self) -> int:
-        """Number of classes."""
-        return len(self.counts)
-
-    @property
-    def majority(self) -> float:
-        """Share of the largest class."""
-        return max(self.counts) / sum(self.counts)
-
 
 @partial(jax.tree_util.register_dataclass, data_fields=["tokens"], meta_fields=["alphabet", "counts"])
 @dataclasses.dataclass(frozen=True)
-class Text:
+class Text(_Counted):
     """tokens: int32 `[length]`; alphabet: what each token stands for; counts: how often each occurs. The latter two are
     static."""
 
@@ -128,8 +128,3 @@ class Text:
     def vocabulary(self) -> int:
         """Number of different tokens."""
         return len(self.alphabet)
-
-    @property
-    def majority(self) -> float:
-        """Share of the most frequent token: the accuracy of the best input-blind prediction."""
-        return max(self.counts) / sum(self.counts)

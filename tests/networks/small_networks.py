@@ -49,3 +49,20 @@ def convolve(x, kernel, stride, padding):
         for a in range(size)
         for b in range(size)
     )
+
+
+def group_equals_singles(network, x, head, y):
+    """Assert that a few SGD steps in a scan, from two starts, come out alike under vmap and one by one."""
+
+    def train(params):
+        def step(params, _):
+            grads = jax.grad(lambda p: jnp.mean(head.loss(network.apply({"params": p}, x)[0], y)))(params)
+            return jax.tree.map(lambda p, g: p - 0.1 * g, params, grads), None
+
+        return jax.lax.scan(step, params, length=3)[0]
+
+    lanes = [randomised(network, x, seed)["params"] for seed in range(2)]
+    group = jax.jit(jax.vmap(train))(jax.tree.map(lambda *leaves: jnp.stack(leaves), *lanes))
+    single = jax.jit(train)
+    for i, params in enumerate(lanes):
+        jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-3, atol=1e-4), group, single(params))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from small_networks import build, randomised
+from small_networks import build, group_equals_singles, randomised
 
 from plasticity import curvature
 from plasticity.diagnostics import diagnose
@@ -301,20 +301,7 @@ def test_it_learns_to_say_what_was_there_two_positions_ago(name):
 
 @every_model
 def test_a_group_of_runs_equals_single_runs(name):
-    network, y = model(name, depth=1), RNG.integers(0, TOKENS, X.shape)
-
-    def train(params):
-        def step(params, _):
-            grads = jax.grad(lambda p: jnp.mean(HEAD.loss(network.apply({"params": p}, X)[0], y)))(params)
-            return jax.tree.map(lambda p, g: p - 0.1 * g, params, grads), None
-
-        return jax.lax.scan(step, params, length=3)[0]
-
-    lanes = [randomised(network, X, seed)["params"] for seed in range(2)]
-    group = jax.jit(jax.vmap(train))(jax.tree.map(lambda *leaves: jnp.stack(leaves), *lanes))
-    single = jax.jit(train)
-    for i, params in enumerate(lanes):
-        jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-3, atol=1e-4), group, single(params))
+    group_equals_singles(model(name, depth=1), X, HEAD, RNG.integers(0, TOKENS, X.shape))
 
 
 @every_model

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_networks import build, randomised, shapes
+from small_networks import build, group_equals_singles, randomised, shapes
 
 from plasticity.diagnostics import diagnose
 from plasticity.errors import UserError
@@ -203,20 +203,7 @@ def test_without_offsets_of_places_the_order_of_patches_does_not_matter():
 
 def test_a_group_of_runs_equals_single_runs():
     """A few SGD steps, in scan and under vmap."""
-    network, y = build("vit(8, heads=2)", HEAD, predictions=1), np.arange(3)
-
-    def train(params):
-        def step(params, _):
-            grads = jax.grad(lambda p: jnp.mean(HEAD.loss(network.apply({"params": p}, X)[0], y)))(params)
-            return jax.tree.map(lambda p, g: p - 0.1 * g, params, grads), None
-
-        return jax.lax.scan(step, params, length=3)[0]
-
-    lanes = [randomised(network, X, seed)["params"] for seed in range(2)]
-    group = jax.jit(jax.vmap(train))(jax.tree.map(lambda *leaves: jnp.stack(leaves), *lanes))
-    single = jax.jit(train)
-    for i, params in enumerate(lanes):
-        jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-3, atol=1e-4), group, single(params))
+    group_equals_singles(build("vit(8, heads=2)", HEAD, predictions=1), X, HEAD, np.arange(3))
 
 
 # Dropout ------------------------------------------------------------------------------------------------------------
