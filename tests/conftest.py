@@ -1,4 +1,10 @@
-"""Settings of all tests: compiled programs are kept between sessions, hypothesis has no deadline."""
+"""Settings of all tests: programs are compiled fast rather than to be fast, and kept between sessions; hypothesis has
+no deadline.
+
+Most of the time of small tests is compilation. LLVM's optimisation and the emitters of fusions for long loops are left
+out: what XLA does to the program as a whole (fusion, scheduling, buffers) stays. `XLA_FLAGS= pytest` runs everything
+with the settings of users; whatever stands in `XLA_FLAGS`, and be it nothing, is left alone.
+"""
 
 import os
 from pathlib import Path
@@ -11,6 +17,20 @@ from hypothesis import settings
 settings.register_profile("local", deadline=None, max_examples=50)
 settings.register_profile("ci", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+#: XLA ends the process at an option that it does not know, hence the release: these are options of JAX 0.10. They stand
+#: in the environment, so that programs started by a test have them, too.
+if jax.__version_info__[:2] == (0, 10):
+    FAST = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    os.environ.setdefault("XLA_FLAGS", FAST)
+
+
+@pytest.fixture
+def as_users_compile():
+    """Options for `lowered.compile`, where the text or the memory of the optimised program is what is tested."""
+    if jax.__version_info__[:2] != (0, 10):
+        return {}
+    return {"xla_backend_optimization_level": 3, "xla_cpu_use_fusion_emitters": True}
 
 
 def pytest_configure(config):

@@ -189,7 +189,7 @@ def test_an_emptied_replay_keeps_the_learner(group):
 
 
 @pytest.mark.parametrize("name", ["act", "learn"])
-def test_nothing_as_large_as_the_frames_is_copied(name):
+def test_nothing_as_large_as_the_frames_is_copied(name, as_users_compile):
     """In the compiled program, for one lane and for two."""
     slots, shape = 5003, (16, 16, 1)
     for count in (1, 2):
@@ -208,7 +208,7 @@ def test_nothing_as_large_as_the_frames_is_copied(name):
         else:
             light, numbers = learner.detached(state), (zero, zero, zero, np.float32(0))
             given = method, seeds, state.ring.frames, light, *numbers
-        compiled = getattr(found, name).lower(*given).compile()
+        compiled = getattr(found, name).lower(*given).compile(as_users_compile)
         size = count * slots * ENVS * 256
         large = [line for line in compiled.as_text().splitlines() if _copies(line) and _elements(line) >= size / 2]
         assert large == []
