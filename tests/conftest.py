@@ -21,8 +21,8 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 #: XLA ends the process at an option that it does not know, hence the release: these are options of JAX 0.10. They stand
 #: in the environment, so that programs started by a test have them, too.
 if jax.__version_info__[:2] == (0, 10):
-    FAST = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-    os.environ.setdefault("XLA_FLAGS", FAST)
+    FAST = "backend_optimization_level=0", "cpu_use_fusion_emitters=false", "cpu_parallel_codegen_split_count=1"
+    os.environ.setdefault("XLA_FLAGS", " ".join(f"--xla_{option}" for option in FAST))
 
 
 @pytest.fixture
