@@ -120,7 +120,9 @@ class GroupFolder:
     def begin(self, **facts: Any) -> None:
         """Mark the runs as running and write down where and with what they are computed."""
         self.set_status("running")
-        self._origin = {**provenance(), "group_size": len(self.lines), **facts}
+        # The peak at the end is of the process: what it was before tells whether the group needed it.
+        before = {"peak_memory_before_mib": peak_memory_mib()}
+        self._origin = {**provenance(), "group_size": len(self.lines), **before, **facts}
         write_json(self.path / "provenance.json", self._origin)
 
     def resume(self, template: Any) -> tuple[Any, dict[str, Any]] | None:

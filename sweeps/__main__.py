@@ -223,12 +223,15 @@ def retry(
 
 
 def work(
-    folder: tyro.conf.Positional[Path], save_seconds: float = 20.0, chunk_updates: int = 20_000, core: int = -1
+    folder: tyro.conf.Positional[Path | None] = None,
+    save_seconds: float = 20.0,
+    chunk_updates: int = 20_000,
+    core: int = -1,
 ) -> int:
-    """Compute one laid-out group folder and report progress on stdout; what executors call.
+    """Compute laid-out group folders and report progress on stdout; what executors call.
 
     Args:
-        folder: a group folder.
+        folder: a group folder; without one, folders are read from stdin, a JSON string a line (see sweeps/worker.py).
         save_seconds: seconds between saves.
         chunk_updates: longest chunk.
         core: keep to this core, counted among those this process may use; -1 means all.
@@ -237,11 +240,9 @@ def work(
         # Before JAX starts its thread pools, which are sized by it.
         usable = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {usable[core % len(usable)]})
-    from rich.console import Console
+    from sweeps.worker import serve, work_on
 
-    from sweeps.command import work_on
-
-    return work_on(folder, save_seconds, chunk_updates, Console(stderr=True))
+    return serve(save_seconds, chunk_updates) if folder is None else work_on(folder, save_seconds, chunk_updates)
 
 
 COMMANDS: dict[str, Any] = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,9 +21,8 @@ from plasticity.progress import bar, stop_flag
 from plasticity.record import read_json
 from sweeps import executors, kinds, store
 from sweeps.estimate import Estimate, estimate
-from sweeps.executors.processes import STOPPED
-from sweeps.kinds import computed
 from sweeps.reuse import adopt
+from sweeps.worker import STOPPED
 
 
 @dataclass(frozen=True)
@@ -156,28 +154,3 @@ def retry_runs(folder: Path, states: Sequence[str], executor: str, workers: int,
         _console().print(f"no {' or '.join(states)} runs in {folder}")
         return 0
     return execute(Request(description, runs, folder, executor, workers, lanes, again=tuple(states)))
-
-
-def work_on(folder: Path, save_seconds: float, chunk_updates: int, console: Console) -> int:
-    """Compute one group folder, with progress as lines `progress N` on stdout.
-
-    Where nobody reads them any more (the process that asked for the work was killed), it saves and stops.
-    """
-    cli.use_compilation_cache()
-    alone = False
-
-    def tell(updates: int) -> None:
-        nonlocal alone
-        try:
-            print(f"progress {updates}", flush=True)
-        except BrokenPipeError:
-            alone = True
-            # Whatever is printed from here on, also on leaving, goes nowhere.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-    with stop_flag(console) as stopped:
-        options = Options(save_seconds, chunk_updates, lambda: alone or stopped(), tell)
-        try:
-            return 0 if computed(folder, options) else 1
-        except Stopped:
-            return STOPPED

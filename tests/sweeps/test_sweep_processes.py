@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from tiny_study import close_rows, laid_out, options, request, rows, same_rows, spawn, statuses, task, tiny
@@ -88,29 +89,33 @@ def test_killed_or_stopped_and_run_again(tmp_path, uninterrupted, sent):
 
 
 def test_a_dead_worker_fails_its_group_only(tmp_path, monkeypatch, capsys):
-    """Killed in the middle, as the kernel does where memory ends. A retry completes it, with the rows of inline."""
+    """Killed in its second group, as the kernel does where memory ends. Another worker goes on with the third; a retry
+    completes what is missing, with the rows of inline."""
     inline_folder, folder = tmp_path / "inline", tmp_path / "study"
-    assert execute(request(LONG, inline_folder, lanes=4)) == 0
-    victims = []
-    original = module._start
+    grid = tiny(tasks=(task(num_tasks=150),), seeds=6)
+    assert execute(request(grid, inline_folder, lanes=4)) == 0
+    given, workers = [], []
+    original = module._give
 
-    def start(path, slot, options):
-        process = original(path, slot, options)
-        if not victims:
-            victims.append(path)
+    def give(worker, waiting):
+        path = next(iter(waiting), None)
+        original(worker, waiting)
+        given.append(path)
+        workers.append(worker.process.pid)
+        if len(given) == 2:
 
             def kill():
-                wait_for(lambda: checkpoint.latest(path / "checkpoints") is not None, process)
-                process.kill()
+                wait_for(lambda: checkpoint.latest(path / "checkpoints") is not None, worker.process)
+                worker.process.kill()
 
             threading.Thread(target=kill, daemon=True).start()
-        return process
 
-    monkeypatch.setattr(module, "_start", start)
-    command = request(LONG, folder, lanes=4, executor="processes", workers=2, save_seconds=0.1)
+    monkeypatch.setattr(module, "_give", give)
+    command = request(grid, folder, lanes=4, executor="processes", workers=1, save_seconds=0.1)
     assert execute(command) == 1
-    [victim] = victims
-    dead = {line.run_id for line in read_runs(victim)}
+    first, second, third, *_ = workers
+    assert first == second != third
+    dead = {line.run_id for line in read_runs(given[1])}
     found = statuses(folder)
     assert len(dead) == 4
     assert {found[i][0] for i in found if i not in dead} == {"done"}
@@ -160,7 +165,8 @@ def test_a_stop_waits_for_workers_and_blames_none(tmp_path, monkeypatch, script)
 
     def start(*_):
         command = [sys.executable, "-S", "-c", script]
-        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True))
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        started.append(subprocess.Popen(command, **pipes, start_new_session=True))
         return started[-1]
 
     monkeypatch.setattr(module, "_start", start)
@@ -185,6 +191,23 @@ def test_an_error_in_the_parent_leaves_no_worker_behind(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         processes([path], options(stop=stop), workers=1)
     assert started[0].wait(timeout=PATIENCE) == -signal.SIGKILL
+
+
+def test_a_killed_parent_leaves_no_worker_behind(tmp_path):
+    """Its worker saves the group at hand, does not begin the next, and ends."""
+    folder = tmp_path / "study"
+    sweep = ("--seeds", "4", "--lanes", "2", "--executor", "processes", "--workers", "1")
+    with spawn(*GRID, *OPTIONS, *sweep, "--out", str(folder), cwd=tmp_path) as process:
+        wait_for(lambda: saves(folder) >= 1, process)
+        [worker] = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        process.kill()
+    ended = Path("/proc", worker, "stat")
+    # Where nobody collects orphans, its line stays and says so.
+    wait_for(lambda: not ended.exists() or ended.read_text().rpartition(")")[2].split()[0] == "Z")
+    states = [{line.status for line in read_runs(path)} for path in folder.glob("groups/*")]
+    assert sorted(states, key=str) == [{"planned"}] * 3 + [{"running"}]
+    assert not list(folder.glob("groups/*/error.txt"))
+    assert len(list(folder.glob("groups/*/metrics/part-*.parquet"))) == saves(folder) >= 1
 
 
 def test_a_worker_whose_parent_is_gone_saves_and_stops(tmp_path):
