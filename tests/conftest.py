@@ -23,6 +23,9 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 if jax.__version_info__[:2] == (0, 10):
     FAST = "backend_optimization_level=0", "cpu_use_fusion_emitters=false", "cpu_parallel_codegen_split_count=1"
     os.environ.setdefault("XLA_FLAGS", " ".join(f"--xla_{option}" for option in FAST))
+#: For matrices as small as those of tests, threads of linear algebra only wait for each other. It holds in pytest's
+#: workers and in programs started by a test; in the process of `-n 0` NumPy is there before this line.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 @pytest.fixture
