@@ -68,7 +68,7 @@ class Lanes:
         self.updates = lanes * stream.steps
         self.data = stream.load()
         self.state = program.begin(self.group, self.data)
-        ((self.span, self.chunk),) = chunks(stream, measure, stream.steps)
+        ((self.span, self.chunk),) = chunks(stream.steps, measure, stream.steps)
         self.task = 0
         start = time.perf_counter()
         self()

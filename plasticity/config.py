@@ -28,12 +28,17 @@ def traced(
     ge: float | None = None,
     gt: float | None = None,
     le: float | None = None,
+    absent: float | None = None,
     positional: bool = False,
     unit: str = "",
     help: str = "",
 ) -> Any:
-    """A strength: a pytree leaf that may be swept inside one compiled program."""
-    meta = _meta(float, ge=ge, gt=gt, le=le, positional=positional, unit=unit, help=help)
+    """A strength: a pytree leaf that may be swept inside one compiled program.
+
+    absent: the value that means that something is not there at all. Exactly this number is part of the tree structure,
+    so that what it would need (a velocity, say) is not compiled in.
+    """
+    meta = _meta(float, ge=ge, gt=gt, le=le, absent=absent, positional=positional, unit=unit, help=help)
     return dataclasses.field(default=default, metadata={**meta, "static": False})
 
 
@@ -85,14 +90,24 @@ def config(cls: type[T]) -> type[T]:
     leaves = [f.name for f in fields if not f.metadata.get("static", True)]
     rest = [f.name for f in fields if f.metadata.get("static", True)]
 
-    def flatten(item: Any) -> tuple[list[Any], tuple[Any, ...]]:
-        keyed = [(jax.tree_util.GetAttrKey(name), getattr(item, name)) for name in leaves]
-        return keyed, tuple(getattr(item, name) for name in rest)
+    absent = {f.name: f.metadata["absent"] for f in fields if f.metadata.get("absent") is not None}
 
-    def unflatten(aux: tuple[Any, ...], children: Any) -> Any:
+    def flatten(item: Any) -> tuple[list[Any], Any]:
+        # A float: an int there is the axis of a vmap.
+        missing = tuple(n for n, x in absent.items() if isinstance(getattr(item, n), float) and getattr(item, n) == x)
+        keyed = [(jax.tree_util.GetAttrKey(name), getattr(item, name)) for name in leaves if name not in missing]
+        return keyed, (tuple(getattr(item, name) for name in rest), missing)
+
+    def unflatten(aux: Any, children: Any) -> Any:
         # Past __init__ and its checks: leaves may be tracers, batches of values, or the axes of a vmap.
+        values, missing = aux
+        present = [name for name in leaves if name not in missing]
         item = object.__new__(cls)
-        for name, value in (*zip(rest, aux, strict=True), *zip(leaves, children, strict=True)):
+        for name, value in (
+            *zip(rest, values, strict=True),
+            *zip(present, children, strict=True),
+            *((name, absent[name]) for name in missing),
+        ):
             object.__setattr__(item, name, value)
         return item
 

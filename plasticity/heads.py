@@ -28,7 +28,10 @@ def _nothing(strength: Any) -> bool:
 
 @dataclass(frozen=True)
 class Softmax:
-    """Cross-entropy over `outputs` classes; `y` holds int class labels. Loss in nats."""
+    """Cross-entropy over `outputs` classes; `y` holds int class labels. Loss in nats.
+
+    An output of minus infinity is of a class that is not there; smoothing spreads its weight over the others.
+    """
 
     outputs: int
     smoothing: Any = 0.0
@@ -37,7 +40,9 @@ class Softmax:
         plain = optax.softmax_cross_entropy_with_integer_labels(outputs, y)
         if _nothing(self.smoothing):
             return plain
-        even = -jnp.mean(jax.nn.log_softmax(outputs), axis=-1)
+        there = outputs > -jnp.inf
+        logs = jnp.where(there, jax.nn.log_softmax(outputs), 0.0)
+        even = -jnp.sum(logs, axis=-1) / jnp.sum(there, axis=-1)
         return (1 - self.smoothing) * plain + self.smoothing * even
 
     def predict(self, outputs: jax.Array) -> jax.Array:
@@ -164,11 +169,14 @@ Head = Softmax | Regression | TwoHot | HLGauss | Categorical
 
 
 def average(values: jax.Array, weight: jax.Array | None) -> jax.Array:
-    """Mean of `[batch, ...]` over all axes, weighted along the first if there are weights `[batch]`."""
+    """Mean of `[batch, ...]` over all axes, weighted along the first if there are weights `[batch]`.
+
+    What has no weight may be infinite.
+    """
     if weight is None:
         return jnp.mean(values)
     per_example = jnp.mean(values.reshape(values.shape[0], -1), axis=1)
-    return jnp.sum(weight * per_example) / jnp.sum(weight)
+    return jnp.sum(jnp.where(weight > 0, weight * per_example, 0.0)) / jnp.sum(weight)
 
 
 def explained(error: jax.Array, variance: jax.Array, varies: jax.Array) -> jax.Array:

@@ -20,6 +20,7 @@ from plasticity.method import Method
 from plasticity.mitigations import compose
 from plasticity.mitigations.base import Context, Event, Learner, Mitigation, Setting
 from plasticity.networks.base import Architecture
+from plasticity.optimizers import stepping
 from plasticity.rng import named, stream
 from rl import signals
 from rl.agents.base import AgentConfig
@@ -268,9 +269,10 @@ def step(made: Parts, learner: Learner, found: Gradient, update: Any) -> tuple[L
     tx, params = made.setting.tx, learner.variables["params"]
     assert tx is not None
     activations = found.context.activations
-    updates, opt_state = tx.update(found.grads, learner.opt_state, params, activations=activations, step=update)
-    variables = {**learner.variables, **found.new_state, "params": optax.apply_updates(params, updates)}
-    return compose.after_update(made.members, Learner(variables, opt_state), found.context), updates
+    stepped, opt_state = stepping.step(tx, found.grads, learner.opt_state, params, activations=activations, step=update)
+    variables = {**learner.variables, **found.new_state, "params": stepped}
+    change = optax.tree.sub(stepped, params)
+    return compose.after_update(made.members, Learner(variables, opt_state), found.context), change
 
 
 def update(plan: Plan, made: Parts, seed: Any, state: State, batch: Batch, number: Int[Array, ""]) -> State:

@@ -60,18 +60,17 @@ class _Computation:
         if found is not None:
             self.state, host = found
             self.position = _Position(**host)
-        self.options.progress(len(run_ids) * self.position.task * task.steps)
-        plan = chunks(task, measure, self.position.longest)
+        self.options.progress(len(run_ids) * task.before(self.position.task, data))
         while self.position.task < task.num_tasks:
-            span, chunk = plan[self.position.chunk]
             index, started = self.position.task, time.perf_counter()
+            span, chunk = chunks(task.length(index, data), measure, self.position.longest)[self.position.chunk]
             self.state, record = program.advance(self.group, span, self.state, index, chunk, data)
             record = jax.device_get(record)
             updates = len(run_ids) * int(chunk.lasts[-1] + 1 - chunk.firsts[0])
             self._note_pace((time.perf_counter() - started) / updates)
             self._note_divergence(record.final, index)
             if record.dense or record.final:  # with measuring off, a chunk within a task leaves nothing
-                self.folder.add(rows.frame(run_ids, record, chunk, index, task.steps))
+                self.folder.add(rows.frame(run_ids, record, chunk, index, task.before(index, data)))
             self.position.chunk += 1
             if span.ends:
                 self.position.task, self.position.chunk = index + 1, 0

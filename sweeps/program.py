@@ -5,10 +5,15 @@ methods. The task, its number and the step are not mapped. On several local acce
 divide, the methods) are sharded: each device runs its own lanes and nothing is communicated. On a CPU use one process a
 core instead. `jax.jit` caches by tree structure, so groups of one structure and shape share one compilation; the state
 is donated.
+
+On a CPU, LLVM optimises at level 1 rather than XLA's 3: compilation is nearly all that a short group costs, and takes
+two thirds of the time so, while the programs run as fast (benchmarks/README.md). Whoever sets the level in `XLA_FLAGS`
+has it as it is set.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any
@@ -24,7 +29,7 @@ from tasks.measure import Measure
 from tasks.train import Chunk, Record, RunState, Span, run_chunk, start
 
 #: How a run's state is mapped over methods: the stream belongs to the seed, everything else to the run.
-_BY_METHOD = RunState(None, 0, 0, 0)  # pyrefly: ignore
+_BY_METHOD = RunState(None, 0, 0, 0, 0)  # pyrefly: ignore
 
 
 def stacked(group: Group) -> tuple[Method, jax.Array]:
@@ -54,13 +59,20 @@ def advance(group: Group, span: Span, state: RunState, index: int, chunk: Chunk,
     return program(group.first.task, method, seeds, state, jnp.int32(index), chunk, data)
 
 
+def _compiler_options() -> dict[str, Any]:
+    name = "xla_backend_optimization_level"
+    if jax.default_backend() != "cpu" or name in os.environ.get("XLA_FLAGS", ""):
+        return {}
+    return {name: 1}
+
+
 @lru_cache
 def _start(axis: str | None) -> Callable[..., RunState]:
     def batched(task, method, seeds, data):
         by_method = jax.vmap(partial(start, task, data=data), in_axes=(0, None), out_axes=_BY_METHOD)
         return jax.vmap(lambda m, s: by_method(m, s), in_axes=(None, 0))(method, seeds)
 
-    return jax.jit(_sharded(batched, axis, "-ms-", "s"))
+    return jax.jit(_sharded(batched, axis, "-ms-", "s"), compiler_options=_compiler_options())
 
 
 @lru_cache
@@ -72,7 +84,8 @@ def _advance(axis: str | None, measure: Measure, span: Span) -> Callable[..., tu
         by_method = jax.vmap(one, in_axes=(0, None, _BY_METHOD), out_axes=(_BY_METHOD, 0))
         return jax.vmap(by_method, in_axes=(None, 0, 0))(method, seeds, state)
 
-    return jax.jit(_sharded(batched, axis, "-msS---", "SR"), donate_argnames="state")
+    sharded = _sharded(batched, axis, "-msS---", "SR")
+    return jax.jit(sharded, donate_argnames="state", compiler_options=_compiler_options())
 
 
 def _sharded(function: Callable[..., Any], axis: str | None, arguments: str, results: str) -> Callable[..., Any]:
@@ -82,7 +95,7 @@ def _sharded(function: Callable[..., Any], axis: str | None, arguments: str, res
     mesh = Mesh(np.array(jax.local_devices()), ("runs",))
     seeds, methods = ("runs", None) if axis == "seeds" else (None, "runs")
     lanes = PartitionSpec(seeds, methods)
-    state = RunState(PartitionSpec(seeds), lanes, lanes)  # pyrefly: ignore
+    state = RunState(PartitionSpec(seeds), lanes, lanes, lanes, lanes)  # pyrefly: ignore
     specs = {"m": PartitionSpec(methods), "s": PartitionSpec(seeds), "S": state, "R": lanes, "-": PartitionSpec()}
     outs = [specs["S" if r == "s" else r] for r in results]
     return jax.shard_map(

@@ -19,17 +19,18 @@ JUDGED = ("online", "end", "test")
 TASK_UNITS = {
     **{f"{kind}_loss": "nats or squared error" for kind in JUDGED},
     "probe_loss": "share of variance",
+    "updates_taken": "updates",
     "probe_loss_fresh": "share of variance",
 }
 SCORES = tuple(f"{kind}_{what}" for what in ("score", "loss") for kind in JUDGED)
 
 
-def frame(run_ids: list[str], record: Record, chunk: Chunk, index: int, steps: int) -> Any:
-    """The rows of a chunk of task `index` for runs in lane order, as a pandas frame.
+def frame(run_ids: list[str], record: Record, chunk: Chunk, index: int, before: int) -> Any:
+    """The rows of a chunk of task `index`, which begins after `before` updates, for runs in lane order: a pandas frame.
 
     Records have leaves `[seeds, methods, (points)]`. `step` of a dense row is the number of updates made by then.
     """
-    points = index * steps + np.asarray(chunk.lasts, np.int64) + 1
+    points = before + np.asarray(chunk.lasts, np.int64) + 1
     final: dict[str, Any] = dict(record.final)
     for kind in JUDGED:
         if f"{kind}_loss" in final:

@@ -35,11 +35,13 @@ Kind = Literal["classification", "regression", "values"]
 class Batch(NamedTuple):
     """x: `[batch, ...]`, float32 or tokens int32; y: int32 class labels or float32 targets `[batch]`, labels of every
     position `[batch, positions]`, or a `Transition` of such arrays. weight: of each example in a mean, None for equal.
+    classes: which may be said of each example, bool `[batch, classes]`, None for all.
     """
 
     x: jax.Array
     y: Any
     weight: jax.Array | None = None
+    classes: jax.Array | None = None
 
 
 class Transition(NamedTuple):
@@ -62,6 +64,13 @@ class Problem(NamedTuple):
     target_range: tuple[Any, Any]
     chance: float
     actions: int = 1
+
+
+class Stop(NamedTuple):
+    """A run rests for the remainder of a task once its score, averaged over `updates` updates, is at least `score`."""
+
+    score: float
+    updates: Any
 
 
 class State(NamedTuple):
@@ -122,6 +131,18 @@ class Task(Config):
         """`count` random examples of task `index`, as they are under its context."""
         raise TypeError(f"task {self.name} has no examples")
 
+    def length(self, index: Any, data: Any) -> Any:
+        """Updates in task `index` (a number or traced). Must not depend on a key."""
+        return self.steps
+
+    def before(self, index: Any, data: Any) -> Any:
+        """Updates in all tasks before `index`."""
+        return index * self.steps
+
+    def stop(self, index: Any, data: Any) -> Stop | None:
+        """When a run has learned task `index` well enough, before its last update; None: never."""
+        return None
+
     # What every task has ------------------------------------------------------------------------------------
 
     def init(self, key: jax.Array, data: Any) -> State:
@@ -140,17 +161,23 @@ class Task(Config):
         def old() -> Batch:
             return self.sample(state.previous, jax.random.fold_in(key, 2), self.batch_size, index - 1, data)
 
-        return state, self.smeared(new, old, step, key)
+        return state, self.smeared(new, old, step, key, self.length(index, data))
 
     def smeared(
-        self, new: Batch, old: Callable[[], Batch], step: jax.Array, key: jax.Array, interpolate: bool = False
+        self,
+        new: Batch,
+        old: Callable[[], Batch],
+        step: jax.Array,
+        key: jax.Array,
+        length: Any,
+        interpolate: bool = False,
     ) -> Batch:
         """The new batch, or within the transition a mix with the old one: of examples, or of targets if interpolated.
 
-        interpolate: both are of the same inputs, and y are numbers.
+        length: updates in the task. interpolate: both are of the same inputs, and y are numbers.
         """
         # At least one update, so that an abrupt switch (no update is inside the ramp) divides by no zero.
-        ramp = self.transition * self.steps
+        ramp = self.transition * length
         share = step / jnp.maximum(ramp, 1.0)
 
         def mix(new: Batch) -> Batch:

@@ -1,8 +1,13 @@
 """Tasks on a fixed set of labelled images: batches run through the examples without replacement.
 
 A member says what the examples look like under a context (`examples`), and, if not all of them are there in every task,
-which are (`active`) and how many that makes (`count`). A new order is drawn each epoch. The data are one array on the
-device, uint8, shared by all runs and normalised on the fly.
+which are (`active`) and how many that makes (`count`). A new order of the task's own examples is drawn each epoch; what
+is left of an epoch after its last whole batch is not seen. The data are one array on the device, uint8, shared by all
+runs and normalised on the fly.
+
+A task takes `steps` updates, or with `epochs` so many passes over its own examples: where tasks grow, so do they. With
+`stop_at` a run rests for the remainder of a task once the accuracy over an epoch, each batch judged before its update,
+is that high; how many updates it took is recorded (`updates_taken`).
 """
 
 from __future__ import annotations
@@ -11,10 +16,12 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from plasticity.config import config, static
 from plasticity.errors import UserError
-from tasks.base import Batch, State, Task
+from tasks.augment import AUGMENTATIONS, PAD, augmented
+from tasks.base import Batch, State, Stop, Task
 from tasks.data import load
 from tasks.data.sets import Images
 
@@ -41,8 +48,22 @@ class ExampleTask(Task):
     held_out: int = static(0, ge=0, unit="examples", help="examples after these, on which the network is tested only")
     data: str = static("fashion_mnist", help="name of a data set, or the path of a file or folder with one")
     pool: int = static(1, ge=1, unit="pixels", help="average-pool the images by this factor (1 = full size)")
+    epochs: int = static(
+        0, ge=0, unit="epochs", help="passes over a task's own examples, in the place of steps; 0 = steps"
+    )
+    stop_at: float = static(
+        0.0, ge=0, le=1, help="online accuracy over an epoch at which a run rests until the next task; 0 = never"
+    )
+    augment: str = static("none", choices=AUGMENTATIONS, help="what is done to images before each update")
 
     def validate(self) -> None:
+        if self.stop_at and self.kind != "classification":
+            raise UserError(f"{self.name}: stop_at is an accuracy, which this task has not; got {self.stop_at}")
+        if self.augment != "none" and (self.moves_inputs or not self.generalizes):
+            raise UserError(
+                f"{self.name}: augment must be none, got {self.augment}: each pixel of an example has a meaning of its "
+                "own here"
+            )
         if self.batch_size > self.examples_used:
             raise UserError(
                 f"{self.name}: batch_size must be at most examples_used ({self.examples_used}), got {self.batch_size}"
@@ -69,6 +90,22 @@ class ExampleTask(Task):
 
     # What follows -------------------------------------------------------------------------------------------
 
+    def per_epoch(self, index: Any, data: Images) -> Any:
+        """Updates in an epoch of task `index`."""
+        return self.count(index, data) // self.batch_size
+
+    def length(self, index: Any, data: Images) -> Any:
+        return self.epochs * self.per_epoch(index, data) if self.epochs else self.steps
+
+    def before(self, index: Any, data: Images) -> Any:
+        if not self.epochs:
+            return index * self.steps
+        starts = np.cumsum([0, *(self.length(i, data) for i in range(self.num_tasks))])
+        return int(starts[index]) if isinstance(index, int) else jnp.asarray(starts, jnp.int32)[index]
+
+    def stop(self, index: Any, data: Images) -> Stop | None:
+        return Stop(self.stop_at, self.per_epoch(index, data)) if self.stop_at else None
+
     def load(self) -> Images:
         data = load(self.data, self.examples_used, self.pool, self.held_out)
         self.check(data)
@@ -88,6 +125,11 @@ class ExampleTask(Task):
             raise UserError(f"{self.name}: at least 2 examples are needed, examples_used is {data.examples}")
         if self.kind != "regression" and data.classes < 2:
             raise UserError(f"{self.name}: at least 2 classes are needed, {self.data} has {data.classes}")
+        if "crop" in self.augment and min(data.images.shape[1:3]) <= PAD:
+            raise UserError(
+                f"{self.name}: augment={self.augment} shifts images by up to {PAD} pixels, these have "
+                f"{data.images.shape[1]} x {data.images.shape[2]}; a smaller pool leaves more"
+            )
         counts = [int(self.count(index, data)) for index in range(self.num_tasks)]
         if min(counts) < self.batch_size:
             raise UserError(
@@ -112,20 +154,24 @@ class ExampleTask(Task):
         mask = self.active(state.current, index, data)
         if mask is None:
             return state
-        return state._replace(place=Order(_first(state.place.now, mask), state.place.now))
+        before = self.active(state.previous, index - 1, data)
+        assert before is not None, "a member says which examples are there in all tasks or in none"
+        # Not the order of the last epoch: how far a run went in the task before decides about nothing here.
+        every = jnp.arange(data.examples, dtype=jnp.int32)
+        return state._replace(place=Order(_first(every, mask), _first(every, before)))
 
     def batch(
         self, state: State, key: jax.Array, step: jax.Array, index: jax.Array, data: Images
     ) -> tuple[State, Batch]:
         """Update `step` of task `index`: batches run through the task's examples, in a new order each epoch."""
-        per_epoch = self.count(index, data) // self.batch_size
+        per_epoch = self.per_epoch(index, data)
 
-        def shuffled(order: jax.Array) -> jax.Array:
-            order = jax.random.permutation(jax.random.fold_in(key, 0), order)
+        def shuffled() -> jax.Array:
+            order = jax.random.permutation(jax.random.fold_in(key, 0), jnp.arange(data.examples, dtype=jnp.int32))
             mask = self.active(state.current, index, data)
             return order if mask is None else _first(order, mask)
 
-        order = jax.lax.cond(step % per_epoch == 0, shuffled, lambda order: order, state.place.now)
+        order = jax.lax.cond(step % per_epoch == 0, shuffled, lambda: state.place.now)
         start = (step % per_epoch) * self.batch_size
         indices = jax.lax.dynamic_slice_in_dim(order, start, self.batch_size)
         before = state.place.before
@@ -138,7 +184,9 @@ class ExampleTask(Task):
             return self.examples(state.previous, before[places], data)
 
         interpolate = self.kind == "regression" and isinstance(before, tuple) and not self.moves_inputs
-        batch = self.smeared(self.examples(state.current, indices, data), old, step, key, interpolate)
+        length = self.length(index, data)
+        batch = self.smeared(self.examples(state.current, indices, data), old, step, key, length, interpolate)
+        batch = batch._replace(x=augmented(self.augment, jax.random.fold_in(key, 3), batch.x))
         return state._replace(place=state.place._replace(now=order)), batch
 
     def sample(self, context: Any, key: jax.Array, count: int, index: jax.Array, data: Images) -> Batch:

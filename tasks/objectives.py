@@ -1,7 +1,8 @@
 """From a network's outputs and a batch to loss and score, for each kind of problem.
 
-Classification and regression read one prediction an example, or one a position. Value learning has a prediction for
-each action: the loss is that of the action taken against
+Classification and regression read one prediction an example, or one a position. Where a batch says which classes may be
+said, the outputs of the others count as minus infinity, in the loss and in the prediction: they get no gradient. Value
+learning has a prediction for each action: the loss is that of the action taken against
 
     target = reward + discount * max_a prediction_a(next observation; target network)
 
@@ -53,12 +54,17 @@ def targets(batch: Batch) -> jax.Array:
     return batch.y.target if isinstance(batch.y, Valued) else batch.y
 
 
+def allowed(outputs: jax.Array, batch: Batch) -> jax.Array:
+    """Outputs, minus infinity for classes that may not be said."""
+    return outputs if batch.classes is None else jnp.where(batch.classes, outputs, -jnp.inf)
+
+
 def loss(head: Head, outputs: jax.Array, batch: Batch) -> jax.Array:
     """Mean loss of a batch with targets."""
     if isinstance(batch.y, Valued):
         taken = jnp.take_along_axis(by_action(head, outputs), batch.y.action[:, None, None], axis=1)[:, 0]
         return average(head.loss(taken, batch.y.target), batch.weight)
-    return average(head.loss(outputs, batch.y), batch.weight)
+    return average(head.loss(allowed(outputs, batch), batch.y), batch.weight)
 
 
 def score(head: Head, outputs: jax.Array, batch: Batch) -> jax.Array:
@@ -66,7 +72,7 @@ def score(head: Head, outputs: jax.Array, batch: Batch) -> jax.Array:
     if isinstance(batch.y, Valued):
         chosen = jnp.argmax(head.predict(by_action(head, outputs)), axis=-1)
         return average(chosen == batch.y.best, batch.weight)
-    return head.score(head.predict(outputs), batch.y, batch.weight)
+    return head.score(head.predict(allowed(outputs, batch)), batch.y, batch.weight)
 
 
 def nothing(pooled: bool) -> jax.Array:

@@ -23,8 +23,10 @@ from plasticity.heads import Head
 from plasticity.method import Method
 from plasticity.mitigations import compose
 from plasticity.mitigations.base import Context, Event, Learner, Mitigation, Setting
+from plasticity.mitigations.resets import anywhere
 from plasticity.network import Activation
 from plasticity.networks.base import Architecture
+from plasticity.optimizers import stepping
 from plasticity.rng import named, stream
 from tasks import objectives
 from tasks.base import Batch, State, Task, Transition
@@ -42,15 +44,30 @@ class Targets(NamedTuple):
     now: Any
 
 
+class Rest(NamedTuple):
+    """Of a task that a run may have learned before its last update. window: sum of the scores since the last look at
+    them; taken: updates of this task; resting: whether it takes no more."""
+
+    window: jax.Array
+    taken: jax.Array
+    resting: jax.Array
+
+    @classmethod
+    def none(cls) -> Rest:
+        """At the beginning of a task."""
+        return cls(jnp.zeros(()), jnp.zeros((), jnp.int32), jnp.zeros((), bool))
+
+
 class RunState(NamedTuple):
     """stream: where the task stream is, the same for all methods of a seed; learner: what training has changed;
     total: sums over the task so far of what `objectives.tally` gives before each update; targets: `Targets` of value
-    learning, else ()."""
+    learning, else (); rest: `Rest` where a task can end early, else ()."""
 
     stream: State
     learner: Learner
     total: jax.Array
     targets: Any = ()
+    rest: Any = ()
 
 
 class Chunk(NamedTuple):
@@ -115,14 +132,14 @@ def start(task: Task, method: Method, seed: jax.Array, data: Any) -> RunState:
     learner = Learner(parts.initial, parts.setting.restarted(parts.initial))
     # The target network starts as the network does.
     targets = Targets(parts.initial, parts.initial) if task.kind == "values" else ()
-    return RunState(
-        task.init(named(stream(seed, "task"), "first"), data), learner, objectives.nothing(task.pooled_score), targets
-    )
+    first = task.init(named(stream(seed, "task"), "first"), data)
+    rest = () if task.stop(jnp.int32(0), data) is None else Rest.none()
+    return RunState(first, learner, objectives.nothing(task.pooled_score), targets, rest)
 
 
-def chunks(task: Task, measure: Measure, longest: int) -> list[tuple[Span, Chunk]]:
-    """A task as chunks of at most `longest` updates, or one point where the measuring points lie further apart."""
-    points = measure.updates(task.steps, longest)
+def chunks(length: int, measure: Measure, longest: int) -> list[tuple[Span, Chunk]]:
+    """A task of so many updates in chunks of at most `longest`, or of one point where points lie further apart."""
+    points = measure.updates(length, longest)
     parts: list[list[tuple[int, int]]] = [[]]
     for first, end in zip((0, *points[:-1]), points, strict=True):
         if parts[-1] and end - parts[-1][0][0] > longest:
@@ -155,12 +172,14 @@ def run_chunk(
     network, tx = setting.network, setting.tx
     assert tx is not None
     data_key = jax.random.fold_in(stream(seed, "data"), index)
+    length, before = task.length(index, data), task.before(index, data)
+    stop = task.stop(index, data)
 
     def ready(batch: Batch, targets: Any, step: Any) -> Batch:
         """The batch with targets, if there is a target network: over the transition it turns into the new one."""
         if not isinstance(targets, Targets):
             return batch
-        ramp = task.transition * task.steps
+        ramp = task.transition * length
 
         def between(targets: Targets) -> Any:
             share = step / jnp.maximum(ramp, 1.0)
@@ -183,12 +202,12 @@ def run_chunk(
         targets = Targets(state.targets.now, state.learner.variables) if state.targets else ()
 
         def gradient(variables: Any, key: jax.Array) -> Any:
-            batch = ready(task.some(following, key, index, data), targets, task.steps)
+            batch = ready(task.some(following, key, index, data), targets, length)
             return jax.grad(lambda p: forward(p, variables, batch, key)[0])(variables["params"])
 
         event = Event(index, lambda key: task.some(following, key, index, data).x, gradient)
         learner = compose.on_switch(members, event_key, state.learner, setting, event)
-        return RunState(following, learner, state.total, targets)
+        return RunState(following, learner, state.total, targets, state.rest)
 
     def update(state: RunState, step: jax.Array):
         key = jax.random.fold_in(data_key, step)
@@ -221,16 +240,34 @@ def run_chunk(
         params = variables["params"]
         grad_fn = compose.gradient(members, jax.grad(objective, has_aux=True))
         grads, (loss, outputs, activations, new_state) = grad_fn(params)
-        updates, opt_state = tx.update(
-            grads, learner.opt_state, params, activations=activations, step=index * task.steps + step
-        )
-        learner = Learner({**variables, **new_state, "params": optax.apply_updates(params, updates)}, opt_state)
+        extra = {"activations": activations, "step": before + step}
+        stepped, opt_state = stepping.step(tx, grads, learner.opt_state, params, **extra)
+        learner = Learner({**variables, **new_state, "params": stepped}, opt_state)
         learner = compose.after_update(members, learner, context(params, outputs, activations))
         online = objectives.tally(head, outputs, batch, loss, task.pooled_score)
-        return RunState(stream_state, learner, state.total + online, state.targets), grads, updates
+        after = state._replace(stream=stream_state, learner=learner, total=state.total + online)
+        if stop is not None:
+            after = rested(state, after, online[1], step)
+        return after, grads, optax.tree.sub(after.learner.variables["params"], params)
+
+    def rested(state: RunState, after: RunState, score: jax.Array, step: jax.Array) -> RunState:
+        """The state after an update, or as it was (but for the stream, which all runs of a seed share) if it rests."""
+        assert stop is not None
+        rest = state.rest
+        window = rest.window + score
+        complete = (step + 1) % stop.updates == 0
+        # A sum of many accuracies rounds.
+        enough = complete & (window >= (stop.score - 1e-6) * stop.updates)
+        following = Rest(jnp.where(complete, 0.0, window), rest.taken + 1, enough)
+        kept = lambda old, new: jax.tree.map(lambda a, b: jnp.where(rest.resting, a, b), old, new)  # noqa: E731
+        return after._replace(
+            learner=kept(state.learner, after.learner),
+            total=kept(state.total, after.total),
+            rest=kept(rest, following),
+        )
 
     def judged(name: str, variables: Any, batch: Batch, targets: Any) -> dict[str, jax.Array]:
-        batch = ready(batch, targets, task.steps)
+        batch = ready(batch, targets, length)
         outputs, _, _ = network.apply(variables, batch.x)
         return {
             f"{name}_loss": objectives.loss(head, outputs, batch),
@@ -239,12 +276,14 @@ def run_chunk(
 
     def finish(state: RunState) -> dict[str, jax.Array]:
         variables = state.learner.variables
-        measured = ready(task.fixed(state.stream, index, measure.reference, data), state.targets, task.steps)
+        measured = ready(task.fixed(state.stream, index, measure.reference, data), state.targets, length)
         tested = task.tested(state.stream, index, EVALUATED, data)
-        online_loss, online_score = objectives.online(state.total / task.steps, task.pooled_score)
+        taken = length if stop is None else state.rest.taken
+        online_loss, online_score = objectives.online(state.total / taken, task.pooled_score)
         return {
             "online_loss": online_loss,
             "online_score": online_score,
+            **({} if stop is None else {"updates_taken": taken}),
             **judged("end", variables, task.evaluation(state.stream, index, EVALUATED, data), state.targets),
             **({} if tested is None else judged("test", variables, tested, state.targets)),
             **{f"baseline_{name}": value for name, value in task.baselines(state.stream, index, data).items()},
@@ -265,12 +304,21 @@ def run_chunk(
 
     def interval(state: RunState, bounds: Chunk):
         """Updates `firsts .. lasts - 1` plainly, then update `lasts`, measured."""
-        state = jax.lax.fori_loop(bounds.firsts, bounds.lasts, plain, state)
+        if stop is None:
+            state = jax.lax.fori_loop(bounds.firsts, bounds.lasts, plain, state)
+        else:
+            # Until all runs of the group rest.
+            _, state = jax.lax.while_loop(
+                lambda at: (at[0] < bounds.lasts) & anywhere(~at[1].rest.resting),
+                lambda at: (at[0] + 1, plain(*at)),
+                (bounds.firsts, state),
+            )
         state, grads, updates = update(state, bounds.lasts)
         x = task.fixed(state.stream, index, measure.reference, data).x
         return state, measure.cheap(setting, state.learner.variables, x, grads, updates, initial["params"])
 
     if span.begins:
-        state = jax.lax.cond(index > 0, switch, lambda state: state, state._replace(total=jnp.zeros_like(state.total)))
+        state = state._replace(total=jnp.zeros_like(state.total), rest=() if stop is None else Rest.none())
+        state = jax.lax.cond(index > 0, switch, lambda state: state, state)
     state, dense = jax.lax.scan(interval, state, chunk)
     return state, Record(dense, finish(state) if span.ends else {})

@@ -44,6 +44,32 @@ def test_choices_are_structure(change):
     assert jax.tree.leaves(Example(**change)) == jax.tree.leaves(Example())  # a static number is no leaf
 
 
+@config
+class Inert(Config):
+    """A strength whose zero means that there is nothing."""
+
+    name = "inert"
+
+    strength: float = traced(0.5)
+    inertia: float = traced(0.0, ge=0, absent=0.0)
+
+
+def test_what_is_absent_is_structure_and_no_leaf():
+    assert jax.tree.leaves(Inert()) == [0.5]
+    assert jax.tree.leaves(Inert(inertia=0.9)) == [0.5, 0.9]
+    assert jax.tree.structure(Inert()) == jax.tree.structure(Inert(0.1)) != jax.tree.structure(Inert(inertia=0.9))
+    doubled = jax.tree.map(lambda x: 2 * x, Inert())
+    assert doubled == Inert(1.0)
+    # An array is a leaf whatever it holds, and so is the axis of a vmap.
+    assert len(jax.tree.leaves(Inert(inertia=jnp.zeros(3)))) == 2
+    axes = Inert(None, 0)
+    assert jax.vmap(lambda c: c.inertia + c.strength, in_axes=(axes,))(Inert(1.0, jnp.arange(3.0))).tolist() == [
+        1,
+        2,
+        3,
+    ]
+
+
 def test_a_strength_does_not_recompile_and_a_period_does():
     traces = []
 

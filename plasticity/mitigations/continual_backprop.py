@@ -134,9 +134,7 @@ class ContinualBackprop(Mitigation):
 
         def follow(layer: UnitLayer, tracked: Tracked, seen: Seen) -> Tracked:
             h = as_rows(seen.activations[layer.name].post)
-            # At the updated weights.
-            at = {p: get_at(seen.params, p) + get_at(seen.updates, p) for p in (layer.kernel, *_outgoing(layer))}
-            outgoing = [at[path] for path in _outgoing(layer)]
+            outgoing = [get_at(seen.stepped, path) for path in _outgoing(layer)]
             mean = self.decay * tracked.mean + (1 - self.decay) * jnp.mean(h, axis=0)
             tracked = tracked._replace(mean=mean)
             if self.utility == "zero_contribution":
@@ -144,7 +142,7 @@ class ContinualBackprop(Mitigation):
                 h = h - corrected_mean(older, self.decay)
             y = contribution(h, outgoing, activation)
             if self.utility == "adaptable":
-                incoming = jnp.abs(at[layer.kernel])
+                incoming = jnp.abs(get_at(seen.stepped, layer.kernel))
                 y = y / jnp.maximum(jnp.mean(incoming, axis=tuple(range(incoming.ndim - 1))), 1e-8)
             tracked = tracked._replace(utility=update_utility(tracked.utility, y, self.decay))
             eligible = jnp.sum(tracked.utility.age > self.maturity, dtype=jnp.int32)
@@ -163,38 +161,33 @@ class ContinualBackprop(Mitigation):
         def fires(memory: Memory, seen: Seen) -> jax.Array:
             return jnp.any(jnp.stack([tracked.owed.now > 0 for tracked in memory.layers.values()]))
 
-        def reset(updates: Any, inner: Any, memory: Memory, seen: Seen):
+        def reset(params: Params, inner: Any, memory: Memory, seen: Seen):
             masks = {
                 name: lowest(utility(t.utility, self.decay), t.utility.age > self.maturity, t.owed.now)
                 for name, t in memory.layers.items()
             }
             if self.transfer:
-                updates = self._transferred(updates, seen.params, memory, masks, layers)
-            updates, inner = recycle(tx, updates, inner, seen.params, memory.pool.value, masks, layers)
+                params = self._transferred(params, memory, masks, layers)
+            params, inner = recycle(tx, params, inner, memory.pool.value, masks, layers)
             renewed = {name: replaced(t, masks[name], width) for name, t in memory.layers.items()}
-            return updates, inner, memory._replace(layers=renewed)
+            return params, inner, memory._replace(layers=renewed)
 
         return resetting(self.name, tx, setting, fires=fires, reset=reset, start=start, track=track)
 
     def _transferred(
-        self,
-        updates: Any,
-        params: Params,
-        memory: Memory,
-        masks: dict[str, jax.Array],
-        layers: tuple[UnitLayer, ...],
-    ) -> Any:
-        """Updates that also add to each next bias what the masked units contribute on average."""
+        self, params: Params, memory: Memory, masks: dict[str, jax.Array], layers: tuple[UnitLayer, ...]
+    ) -> Params:
+        """Parameters with what the masked units contribute on average added to each next bias."""
         for layer in layers:
             features = jnp.tile(masks[layer.name], memory.layers[layer.name].mean.size // layer.units)
             removed = jnp.where(features, corrected_mean(memory.layers[layer.name], self.decay), 0.0)
             for outgoing in layer.outgoing:
                 bias = bias_beside(outgoing.kernel, params, layers)
                 if bias is not None:
-                    kernel = get_at(params, outgoing.kernel) + get_at(updates, outgoing.kernel)
+                    kernel = get_at(params, outgoing.kernel)
                     change = jnp.einsum("i,...io->o", Outgoing(outgoing.kernel).rows(removed, params), kernel)
-                    updates = set_at(updates, bias, get_at(updates, bias) + change)
-        return updates
+                    params = set_at(params, bias, get_at(params, bias) + change)
+        return params
 
 
 def corrected_mean(tracked: Tracked, decay: Any) -> jax.Array:

@@ -12,7 +12,7 @@ from plasticity.config import static, traced
 from plasticity.diagnostics.gradients import grama_scores
 from plasticity.mitigations.base import Mitigation, Setting, mitigations
 from plasticity.mitigations.resets import Seen, every, resetting, units_of
-from plasticity.network import get_at, set_at
+from plasticity.network import Params, get_at, set_at
 
 
 class Scores(NamedTuple):
@@ -78,20 +78,18 @@ class CPR(Mitigation):
             u = scores.average / jnp.where(scores.mass > 0, scores.mass, 1.0)
             return self.strength * jnp.minimum(2 * jax.nn.sigmoid(-self.sharpness * (u - 1)), 1.0)
 
-        def reset(updates: Any, inner: Any, memory: Any, seen: Seen):
+        def reset(params: Params, inner: Any, memory: Any, seen: Seen):
             fresh = setting.initializer(jax.random.fold_in(seen.key, seen.number))["params"]
-            before = target = optax.apply_updates(seen.params, updates)
             for layer in layers:
                 p = share(memory[layer.name])
                 for path in (layer.kernel, layer.bias, layer.norm_scale, layer.norm_bias, *layer.further):
                     if path is not None:
-                        target = set_at(target, path, (1 - p) * get_at(target, path) + p * get_at(fresh, path))
+                        params = set_at(params, path, (1 - p) * get_at(params, path) + p * get_at(fresh, path))
             for layer in layers:
                 for outgoing in layer.outgoing:
-                    kept = 1 - outgoing.rows(share(memory[layer.name]), target)[:, None]
-                    target = set_at(target, outgoing.kernel, kept * get_at(target, outgoing.kernel))
-            updates = jax.tree.map(lambda u, new, old: u + (new - old), updates, target, before)
-            return updates, inner, memory
+                    kept = 1 - outgoing.rows(share(memory[layer.name]), params)[:, None]
+                    params = set_at(params, outgoing.kernel, kept * get_at(params, outgoing.kernel))
+            return params, inner, memory
 
         return resetting(
             self.name,

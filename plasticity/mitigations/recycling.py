@@ -142,18 +142,12 @@ def _select(touched: Params, fresh: Any, old: Any) -> Any:
 
 def recycle(
     tx: optax.GradientTransformation,
-    updates: Any,
-    state: Any,
     params: Params,
+    state: Any,
     fresh: Params,
     masks: Mapping[str, jax.Array],
     layers: Sequence[UnitLayer],
-) -> tuple[Any, Any]:
-    """Turn a step's updates into ones that also recycle the masked units; and reset the state of what they touch.
-
-    On touched entries the update leads exactly to the recycled value (to zero without rounding error).
-    """
-    stepped = optax.apply_updates(params, updates)
-    target, touched = overwrite(stepped, fresh, masks, layers)
-    updates = jax.tree.map(lambda u, t, p, m: jnp.where(m, t - p, u), updates, target, params, touched)
-    return updates, reset_state(tx, state, touched, target)
+) -> tuple[Params, Any]:
+    """Parameters with the masked units recycled, and the optimiser's state reset where that touched an entry."""
+    params, touched = overwrite(params, fresh, masks, layers)
+    return params, reset_state(tx, state, touched, params)

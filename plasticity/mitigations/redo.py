@@ -10,6 +10,7 @@ from plasticity.config import static, traced
 from plasticity.diagnostics.units import dormant_mask
 from plasticity.mitigations.base import Mitigation, Setting, mitigations
 from plasticity.mitigations.resets import Seen, every, fresh_units, resetting, units_of
+from plasticity.network import Params
 
 
 @mitigations.register("redo")
@@ -41,10 +42,10 @@ class Redo(Mitigation):
 
         layers, activation = units_of(self.name, setting), setting.network.activation
 
-        def reset(updates: Any, inner: Any, memory: Any, seen: Seen):
+        def reset(params: Params, inner: Any, memory: Any, seen: Seen):
             masks = {
                 layer.name: dormant_mask(seen.activations[layer.name].post, self.tau, activation) for layer in layers
             }
-            return *fresh_units(tx, setting, updates, inner, seen, masks), memory
+            return *fresh_units(tx, setting, params, inner, seen, masks), memory
 
         return resetting(self.name, tx, setting, fires=every(self.every), reset=reset)

@@ -11,7 +11,7 @@ from plasticity.config import static, traced
 from plasticity.diagnostics.gradients import grama_mask
 from plasticity.mitigations.base import Mitigation, Setting, mitigations
 from plasticity.mitigations.resets import Seen, every, fresh_units, resetting, units_of
-from plasticity.network import get_at
+from plasticity.network import Params, get_at
 
 
 @mitigations.register("regrama")
@@ -52,13 +52,13 @@ class ReGraMa(Mitigation):
         def start(params: Any) -> dict[str, Any]:
             return {layer.name: jnp.zeros(layer.units, jnp.int32) for layer in layers}
 
-        def reset(updates: Any, inner: Any, left: Any, seen: Seen):
+        def reset(params: Params, inner: Any, left: Any, seen: Seen):
             masks = {
                 layer.name: grama_mask(get_at(seen.gradient, layer.kernel), self.tau) & (left[layer.name] == 0)
                 for layer in layers
             }
             left = {name: jnp.where(mask, self.grace, jnp.maximum(left[name] - 1, 0)) for name, mask in masks.items()}
-            return *fresh_units(tx, setting, updates, inner, seen, masks), left
+            return *fresh_units(tx, setting, params, inner, seen, masks), left
 
         return resetting(
             self.name, tx, setting, fires=every(self.every), reset=reset, start=start, reads_activations=False

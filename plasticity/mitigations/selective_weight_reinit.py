@@ -11,8 +11,9 @@ import optax
 from plasticity.config import static, traced
 from plasticity.mitigations.base import Mitigation, Setting, mitigations
 from plasticity.mitigations.penalties import roles
-from plasticity.mitigations.resets import Seen, every, replace_entries, resetting
-from plasticity.network import Path, get_at, set_at
+from plasticity.mitigations.recycling import reset_state
+from plasticity.mitigations.resets import Seen, every, resetting
+from plasticity.network import Params, Path, get_at, set_at
 from plasticity.rng import named
 
 
@@ -83,20 +84,19 @@ class SelectiveWeightReinit(Mitigation):
                 u = jnp.abs(w * g) if self.utility == "gradient" else jnp.abs(w)
             return below_threshold(u, self.factor) if self.prune == "threshold" else lowest_share(key, u, self.factor)
 
-        def reset(updates: Any, inner: Any, memory: Any, seen: Seen):
+        def reset(params: Params, inner: Any, memory: Any, seen: Seen):
             key = jax.random.fold_in(seen.key, seen.number)
-            stepped = optax.apply_updates(seen.params, updates)
-            touched = jax.tree.map(lambda p: jnp.zeros(p.shape, bool), stepped)
-            found = roles(stepped, setting.network)
+            touched = jax.tree.map(lambda p: jnp.zeros(p.shape, bool), params)
+            found = roles(params, setting.network)
             for path in (*found.weights, *found.biases):
-                mask = pruned(path, get_at(stepped, path), get_at(seen.gradient, path), key)
+                mask = pruned(path, get_at(params, path), get_at(seen.gradient, path), key)
                 touched = set_at(touched, path, mask)
             value = setting.initializer(key)["params"]
             if self.value == "mean":
                 # What is the same in two draws is constant; what is drawn has mean 0.
                 other = setting.initializer(named(key, "other"))["params"]
                 value = jax.tree.map(lambda a, b: jnp.where(a == b, a, 0.0), value, other)
-            target = jax.tree.map(jnp.where, touched, value, stepped)
-            return *replace_entries(tx, updates, inner, seen.params, target, touched), memory
+            params = jax.tree.map(jnp.where, touched, value, params)
+            return params, reset_state(tx, inner, touched, params), memory
 
         return resetting(self.name, tx, setting, fires=every(self.every), reset=reset, reads_activations=False)

@@ -15,6 +15,7 @@ from plasticity.diagnostics.tracking import FiringAges, interval_quantile, start
 from plasticity.diagnostics.units import own_features
 from plasticity.mitigations.base import Mitigation, Setting, mitigations
 from plasticity.mitigations.resets import Seen, fresh_units, resetting, units_of
+from plasticity.network import Params
 
 
 class Silence(NamedTuple):
@@ -108,9 +109,9 @@ class SelfNormalisedResets(Mitigation):
         def fires(memory: Any, seen: Seen) -> jax.Array:
             return jnp.any(jnp.concatenate(list(masks(memory).values())))
 
-        def reset(updates: Any, inner: Any, memory: Any, seen: Seen):
+        def reset(params: Params, inner: Any, memory: Any, seen: Seen):
             chosen = masks(memory)
             memory = {name: silenced(silence, chosen[name]) for name, silence in memory.items()}
-            return *fresh_units(tx, setting, updates, inner, seen, chosen), memory
+            return *fresh_units(tx, setting, params, inner, seen, chosen), memory
 
         return resetting(self.name, tx, setting, fires=fires, reset=reset, start=start, track=track)

@@ -53,7 +53,7 @@ class Supervised:
         task = group.first.task
         data = task.load()  # loading the data checks them, too
         lanes = len(group.flat)
-        work = lanes * task.steps * task.num_tasks
+        work = lanes * task.before(task.num_tasks, data)
         state, parameters = run_shape(group, data)
         flops = work * FLOPS_PER_PARAMETER * parameters * task.batch_size
         rate = RATE.get(jax.default_backend(), RATE["cpu"])

@@ -5,8 +5,7 @@ order, and of each of them the first m training examples, m as many as the small
 examples a task has then depends on no key, and no class is more frequent than another. Held-out examples are those of
 the same classes, all of them.
 
-The outputs for classes that are not there stay in the loss. (Where a paper leaves them out, as Dohare et al. 2024 do,
-that is a deviation: a mask of outputs would have to pass through every loss and head.)
+The outputs for classes that are not there stay in the loss, or with `masked` are left out of it and of predictions.
 """
 
 from __future__ import annotations
@@ -26,10 +25,11 @@ from tasks.examples import ExampleTask
 
 class Window(NamedTuple):
     """order: the classes in the order of the stream, int32 `[classes]`; start: the first place in it of this task;
-    there: which examples are in the task, bool `[examples + held_out]`."""
+    classes: which are in the task, bool `[classes]`; there: which examples are, bool `[examples + held_out]`."""
 
     order: jax.Array
     start: jax.Array
+    classes: jax.Array
     there: jax.Array
 
 
@@ -43,6 +43,8 @@ class ClassTask(ExampleTask):
     per_class: int = static(
         0, ge=0, unit="examples", help="examples of each class, the first so many; 0 = as many as the smallest has"
     )
+
+    masked: bool = static(False, help="leave the outputs of classes that are not in the task out of the loss")
 
     # What a member defines ----------------------------------------------------------------------------------
 
@@ -102,7 +104,8 @@ class ClassTask(ExampleTask):
         start, number = self.window(index, data)
         place = jnp.argsort(order) - start
         in_window = (place >= 0) & (place < number)
-        return Window(order, jnp.asarray(start, jnp.int32), in_window[data.labels] & self._kept(data))
+        start = jnp.asarray(start, jnp.int32)
+        return Window(order, start, in_window, in_window[data.labels] & self._kept(data))
 
     def _kept(self, data: Images) -> jax.Array:
         """Of each class its first m training examples, and all held-out ones: bool `[examples + held_out]`."""
@@ -124,4 +127,9 @@ class ClassTask(ExampleTask):
         return context.there
 
     def examples(self, context: Window, indices: jax.Array, data: Images) -> Batch:
-        return Batch(data.inputs(indices), self.named(context, data.labels[indices]))
+        batch = Batch(data.inputs(indices), self.named(context, data.labels[indices]))
+        if not self.masked:
+            return batch
+        said = jnp.zeros(self.problem(data).classes, bool)
+        said = said.at[self.named(context, jnp.arange(data.classes))].max(context.classes)
+        return batch._replace(classes=jnp.broadcast_to(said, (len(indices), len(said))))

@@ -112,7 +112,7 @@ class NaturalStream(Task):
             before = jnp.maximum(index - 1, 0)
             return self.sample(state.previous, jax.random.fold_in(key, 2), self.batch_size, before, data)
 
-        return state, self.smeared(new, old, step, key)
+        return state, self.smeared(new, old, step, key, self.steps)
 
     def sample(self, context: Scaling, key: jax.Array, count: int, index: jax.Array, data: Series) -> Batch:
         stretch = self.steps * self.batch_size

@@ -71,7 +71,7 @@ def test_it_learns_a_regression():
     task = build_one("offset_regression(3, steps=300, num_tasks=1, batch_size=16, examples_used=64, pool=4)", tasks)
     data, off = load("fashion_mnist", 64, 4), Measure(points="off", ranks_every=0)
     method = Method(networks.get("mlp")(32, 2), optimizers.get("adam")(3e-3), tuple(build("hl_gauss(51)", mitigations)))
-    ((span, chunk),) = chunks(task, off, 300)
+    ((span, chunk),) = chunks(task.steps, off, 300)
     state = start(task, method, jnp.int32(0), data)
     output = state.learner.variables["params"]["output"]["kernel"]
     assert output.shape == (32, 51)

@@ -105,7 +105,7 @@ STREAMS = {
 @lru_cache
 def chunk_program(kind):
     task = build_one(STREAMS[kind], tasks)
-    ((span, chunk),) = chunks(task, OFF, 100)
+    ((span, chunk),) = chunks(task.steps, OFF, 100)
 
     def advance(method, state, index):
         return run_chunk(task, method, OFF, span, jnp.int32(0), state, index, chunk, DATA)

@@ -131,7 +131,7 @@ def test_one_compilation_for_all_groups_of_a_shape(traces):
         groups = groups_of(grid.runs(), lanes)
         for group in groups:
             data = group.first.task.load()
-            span, chunk = chunks(group.first.task, group.first.measure, 100)[0]
+            span, chunk = chunks(group.first.task.steps, group.first.measure, 100)[0]
             program.advance(group, span, program.begin(group, data), 0, chunk, data)
         return len(groups), programs(groups), len(traces)
 
@@ -155,7 +155,7 @@ def test_rows_are_those_of_the_pure_function(finished):
     """Each run id has the numbers of its own seed and strength: no lane is mistaken for another."""
     runs = tiny().runs()
     data = runs[0].task.load()
-    [(span, chunk)] = chunks(runs[0].task, runs[0].measure, 100)
+    [(span, chunk)] = chunks(runs[0].task.steps, runs[0].measure, 100)
 
     @jax.jit
     def whole(method, seed):

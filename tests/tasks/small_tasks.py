@@ -25,10 +25,15 @@ FIELDS: dict[str, str] = {
 VARIANTS: dict[str, list[str]] = {
     "input_permutation": ["relative=original, bank=3"],
     "noisy_chunks": ["cumulative=true"],
+    "class_incremental": ["masked=true"],
+    "warm_start": ["epochs=3", "epochs=3, stop_at=0.9"],
 }
 
 #: Choices that only pass through to what another member tests.
 PASSED_ON = {("composite", "what"), ("composite_growing", "what")}
+
+#: Choices of all image streams that have a test of their own.
+COMMON = {"augment"}
 
 
 def _small(name: str, variant: str = "") -> str:
@@ -45,7 +50,7 @@ def variants(name: str) -> list[str]:
         f"{f.name}={choice}"
         for f in dataclasses.fields(tasks.get(name))
         for choice in f.metadata.get("choices") or ()
-        if choice != f.default and (name, f.name) not in PASSED_ON
+        if choice != f.default and (name, f.name) not in PASSED_ON and f.name not in COMMON
     ]
     return chosen + VARIANTS.get(name, [])
 

@@ -105,7 +105,7 @@ def test_training_equals_a_numpy_loop():
     params = jax.tree.map(np.array, state.learner.variables["params"])
     w1, b1 = params["hidden_0"]["kernel"], params["hidden_0"]["bias"]
     w2, b2 = params["output"]["kernel"], params["output"]["bias"]
-    (span, chunk), = chunks(task, OFF, 1000)  # fmt: skip
+    (span, chunk), = chunks(task.steps, OFF, 1000)  # fmt: skip
     advance = jax.jit(lambda state, index: run_chunk(task, method(), OFF, span, seed, state, index, chunk, ()))
     for index in range(2):
         state, record = advance(state, jnp.int32(index))
@@ -152,7 +152,7 @@ def test_impossible_numbers_of_bits():
 def errors_over_tasks(mitigation, num_tasks=40, seeds=12):
     """Squared error of each task, `[tasks, seeds]`."""
     task = stream(f"bit_flipping(num_tasks={num_tasks}, flip=all)")
-    (_, chunk), = chunks(task, OFF, 10**6)  # fmt: skip
+    (_, chunk), = chunks(task.steps, OFF, 10**6)  # fmt: skip
     keys, config = jnp.arange(seeds), method(mitigation)
     state = jax.jit(jax.vmap(lambda seed: start(task, config, seed, ())))(keys)
 

@@ -124,7 +124,7 @@ def test_a_categorical_head_is_read_action_by_action():
 
 def run(task, config, count, data, seed=0):
     state = start(task, config, jnp.int32(seed), data)
-    (span, chunk), = chunks(task, OFF, 10**6)  # fmt: skip
+    (span, chunk), = chunks(task.steps, OFF, 10**6)  # fmt: skip
     advance = jax.jit(lambda s, i: run_chunk(task, config, OFF, span, jnp.int32(seed), s, i, chunk, data))
     states, records = [state], []
     for index in range(count):
@@ -185,7 +185,7 @@ def test_in_pieces_and_as_a_whole_it_is_the_same_run(data):
         static_argnums=3,
     )
     for index in range(3):
-        for span, chunk in chunks(task, Measure(points="dense", ranks_every=0), 2):
+        for span, chunk in chunks(task.steps, Measure(points="dense", ranks_every=0), 2):
             state = advance(state, jnp.int32(index), chunk, span)
     for one, other in zip(jax.tree.leaves(state), jax.tree.leaves(whole[-1]), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)

@@ -28,7 +28,7 @@ DATA = load("fashion_mnist", 16, 7)
 
 def run(measure, seeds, count=2):
     """States and records of each seed, `[seeds, ...]`, after the first tasks, as one program a task."""
-    ((span, chunk),) = chunks(TASK, measure, 100)
+    ((span, chunk),) = chunks(TASK.steps, measure, 100)
     seeds = jnp.array(seeds, jnp.int32)
     advance = jax.jit(
         jax.vmap(
@@ -131,7 +131,7 @@ def test_the_trace_is_that_of_the_hessian_within_its_error():
 
 def recorded(measure):
     """Names at the points and at the end of a task, without compiling anything."""
-    ((span, chunk),) = chunks(TASK, measure, 100)
+    ((span, chunk),) = chunks(TASK.steps, measure, 100)
     seed = jnp.int32(0)
     state = jax.eval_shape(lambda: start(TASK, METHOD, seed, DATA))
     _, record = jax.eval_shape(lambda s: run_chunk(TASK, METHOD, measure, span, seed, s, seed, chunk, DATA), state)

@@ -32,7 +32,7 @@ def online_accuracy(mitigation: str) -> np.ndarray:
     members = compose.canonical(build(mitigation, mitigations))
     method = Method(build_one("mlp(100, 2)", networks), build_one("sgd(0.01)", optimizers), members)
     measure, seeds, data = Measure(points="off", ranks_every=0), jnp.arange(SEEDS), task.load()
-    ((_, chunk),) = chunks(task, measure, 10**6)
+    ((_, chunk),) = chunks(task.steps, measure, 10**6)
     state = jax.jit(lambda data: jax.vmap(lambda seed: start(task, method, seed, data))(seeds))(data)
 
     @jax.jit

@@ -255,6 +255,7 @@ def rows(batch) -> list[bytes]:
 def test_a_transition_of_one_mixes_linearly(task, data, step):
     """The share of the new context at `step` of 12 is step / 12: exactly in targets, in expectation in examples."""
     state, share = switched(task, data), step / 12
+    step = step * task.length(1, data) // 12
     old, new, mixed = (shown(task, state, step, data, transition) for transition in (ONLY_OLD, ONLY_NEW, 1.0))
     if not differs(old, new):
         assert not differs(mixed, new)
@@ -277,8 +278,8 @@ def test_an_abrupt_switch_leaves_nothing_of_the_old_context(task, data):
 
 
 def test_a_transition_ends_where_it_says(task, data):
-    """transition = 0.5 of 12 steps: from update 6 on only the new context."""
-    state = switched(task, data)
-    for step, done in ((5, False), (6, True)):
+    """transition = 0.5 of 12 steps, say: from update 6 on only the new context."""
+    state, half = switched(task, data), task.length(1, data) // 2
+    for step, done in ((half - 1, False), (half, True)):
         old, new, mixed = (shown(task, state, step, data, transition) for transition in (ONLY_OLD, ONLY_NEW, 0.5))
         assert differs(mixed, new) == (differs(old, new) and not done)

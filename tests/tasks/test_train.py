@@ -48,7 +48,7 @@ def run(method, seed=0, task=TASK, measure=OFF, count=2, longest=10**6):
     """State and records after the first `count` tasks, in chunks of at most `longest` updates."""
     state, records = starter(task)(method, jnp.int32(seed)), []
     for index in range(count):
-        for span, chunk in chunks(task, measure, longest):
+        for span, chunk in chunks(task.steps, measure, longest):
             state, record = program(task, measure, span)(method, jnp.int32(seed), state, jnp.int32(index), chunk)
             records.append(record)
     return state, records
@@ -73,7 +73,7 @@ METHODS += [method(optimizer="adam(0.003)"), method(optimizer="adam(1e38)")]
 def group():
     """All 8 seeds x 8 methods as one program, nested as sweeps do it, through two tasks."""
     stacked = jax.tree.map(lambda *leaves: jnp.array(leaves, jnp.float32), *METHODS)
-    ((span, chunk),) = chunks(TASK, OFF, 100)
+    ((span, chunk),) = chunks(TASK.steps, OFF, 100)
     by_method = RunState(None, 0, 0)
 
     def advance(m, seed, state, index):
@@ -116,7 +116,11 @@ def test_seeds_and_strengths_make_a_difference():
 
 
 def test_a_task_in_chunks_is_the_whole_task():
-    assert [span for span, _ in chunks(TASK, OFF, 5)] == [Span(True, False), Span(False, False), Span(False, True)]
+    assert [span for span, _ in chunks(TASK.steps, OFF, 5)] == [
+        Span(True, False),
+        Span(False, False),
+        Span(False, True),
+    ]
     whole, pieces = run(method()), run(method(), longest=6)
     assert len(pieces[1]) == 4
     close(pieces[0], whole[0], rtol=1e-5, atol=1e-6)
@@ -137,7 +141,7 @@ def test_compiled_and_operation_by_operation_are_the_same():
     task = build_one(f"label_reset(steps=3, {SIZE.replace('batch_size=8', 'batch_size=16')})", tasks)
     chosen, seed, index = method("layer_norm+redo(tau=0.5, every=2)+shrink_perturb"), jnp.int32(0), jnp.int32(1)
     begun = starter(task)(chosen, seed)
-    ((span, chunk),) = chunks(task, OFF, 100)
+    ((span, chunk),) = chunks(task.steps, OFF, 100)
     compiled = program(task, OFF, span)(chosen, seed, begun, index, chunk)
     with jax.disable_jit():
         eager = run_chunk(task, chosen, OFF, span, seed, begun, index, chunk, DATA)
@@ -242,7 +246,7 @@ def test_points_of_measurement():
 @pytest.mark.parametrize("measure", [DENSE, OFF], ids=["dense", "off"])
 def test_chunks_cover_every_update_once(measure, longest):
     done = []
-    for _, chunk in chunks(TASK, measure, longest):
+    for _, chunk in chunks(TASK.steps, measure, longest):
         for first, last in zip(chunk.firsts.tolist(), chunk.lasts.tolist(), strict=True):
             done += range(first, last + 1)
         assert chunk.lasts[-1] - chunk.firsts[0] < max(longest, 1)
