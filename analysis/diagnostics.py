@@ -89,7 +89,7 @@ def _since(frame: pd.DataFrame, task: Task, switches: int, known: list[str]) -> 
     """Diagnostics of one task kind after its last switches, with `since`, steps since the switch."""
     visit = frame["task_index"] // task.switch_every
     if task.steps:
-        begin = visit * task.switch_every * task.steps
+        begin = task.before(visit * task.switch_every)
     elif task.switch_every > 1:
         # A stretch of several iterations begins where the one before it ended.
         ends = frame.assign(visit=visit).groupby(["run_id", "visit"], observed=True)["step"].max()

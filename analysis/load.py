@@ -119,6 +119,8 @@ def _task(meta: dict[str, Any], kind: str) -> Task:
     """A task entry of study.json; keys that analysis does not know are left alone."""
     known = (_UNTOLD if kind == "rl" else {}) | {k: v for k, v in meta.items() if k in Task.__dataclass_fields__}
     known["games"] = tuple(known.get("games") or ())
+    if isinstance(known.get("steps"), list):
+        known["steps"] = tuple(known["steps"])
     for key in ("random", "human", "chance"):
         # A sequence of games has no one random score.
         known[key] = float(known[key]) if isinstance(known.get(key), int | float) else None
@@ -232,7 +234,7 @@ def _worst_score_after_divergence(frame: pd.DataFrame, study: Study) -> pd.DataF
                 continue
             missing = set(range(told.get((who, name), -1) + 1, task.num_tasks)) - here.get((who, name), set())
             for index in sorted(missing):
-                step = (index + 1) * task.steps if task.steps else end.get(who, 0)
+                step = task.before(index + 1) if task.steps else end.get(who, 0)
                 value = worst[task.key, name]
                 added.append(
                     {**place, "step": step, "task_index": index, "name": name, "layer": "", "value": value, "unit": ""}

@@ -15,6 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis.published import Published
@@ -32,16 +33,16 @@ BESIDE = " @ "
 class Task:
     """A task kind, or a game, of the study.
 
-    steps: optimiser updates per task, None where that varies. chance: score of guessing or of the random policy, where
-    it is known. bounded: scores lie in [0, 1]. worst: score of a diverged run. Of games: frames per iteration, the
-    games in their order, raw returns of random play and of a human where known, iterations between switches of game
-    (0: none; a supervised stream switches at every task).
+    steps: optimiser updates per task, or those of each; None where that is not known beforehand. chance: score of
+    guessing or of the random policy, where it is known. bounded: scores lie in [0, 1]. worst: score of a diverged run.
+    Of games: frames per iteration, the games in their order, raw returns of random play and of a human where known,
+    iterations between switches of game (0: none; a supervised stream switches at every task).
     """
 
     key: str
     label: str
     spec: str = ""
-    steps: int | None = None
+    steps: int | tuple[int, ...] | None = None
     num_tasks: int = 0
     score_label: str = "end-of-task score"
     chance: float | None = None
@@ -52,6 +53,12 @@ class Task:
     random: float | None = None
     human: float | None = None
     switch_every: int = 1
+
+    def before(self, index: Any) -> Any:
+        """Updates in all tasks before one, or before each of an array; None where that is not known."""
+        if isinstance(self.steps, tuple):
+            return np.cumsum([0, *self.steps])[index]
+        return index * self.steps if self.steps else None
 
     @property
     def late(self) -> int:

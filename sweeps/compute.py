@@ -18,7 +18,7 @@ from plasticity.folder import GroupFolder, Options, Stopped
 from plasticity.folder import compute as compute_in
 from sweeps import program, rows, store
 from sweeps.grouping import Group
-from tasks.train import chunks
+from tasks.train import Chunk, Span, chunks
 
 
 @dataclass
@@ -60,10 +60,16 @@ class _Computation:
         if found is not None:
             self.state, host = found
             self.position = _Position(**host)
-        self.options.progress(len(run_ids) * task.before(self.position.task, data))
+
+        def next_chunk() -> tuple[Span, Chunk]:
+            return chunks(task.length(self.position.task, data), measure, self.position.longest)[self.position.chunk]
+
+        if self.position.task < task.num_tasks:
+            behind = task.before(self.position.task, data) + int(next_chunk()[1].firsts[0])
+            self.options.progress(len(run_ids) * behind)
         while self.position.task < task.num_tasks:
             index, started = self.position.task, time.perf_counter()
-            span, chunk = chunks(task.length(index, data), measure, self.position.longest)[self.position.chunk]
+            span, chunk = next_chunk()
             self.state, record = program.advance(self.group, span, self.state, index, chunk, data)
             record = jax.device_get(record)
             updates = len(run_ids) * int(chunk.lasts[-1] + 1 - chunk.firsts[0])

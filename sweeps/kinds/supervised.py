@@ -39,14 +39,16 @@ class Supervised:
 
     def task_json(self, run: Run) -> dict[str, Any]:
         task = run.task
+        data = task.load()
+        lengths = [task.length(index, data) for index in range(task.num_tasks)]
         return {
             "key": run.key,
             "label": run.key,
             "spec": spec.to_text(task),
-            "steps": task.steps,
+            "steps": lengths[0] if len(set(lengths)) == 1 else lengths,
             "num_tasks": task.num_tasks,
             "score_label": task.score_label,
-            "chance": float(task.problem(task.load()).chance),
+            "chance": float(task.problem(data).chance),
         }
 
     def cost(self, group: Group) -> Cost:

@@ -33,7 +33,7 @@ class NoisyChunks(ChunkTask):
 
     reference: ClassVar[str] = "Lee et al. 2024, arXiv:2406.02596"
     protocols: ClassVar[dict[str, str]] = {
-        "hare_tortoise": "noisy_chunks(steps=195, batch_size=256, examples_used=50000, held_out=10000, data=cifar10)",
+        "hare_tortoise": "noisy_chunks(epochs=10, batch_size=256, examples_used=50000, held_out=10000, data=cifar10)",
     }
 
     num_tasks: int = static(10, ge=1, unit="tasks", help="tasks in the stream, and chunks")
