@@ -6,6 +6,7 @@ out: what XLA does to the program as a whole (fusion, scheduling, buffers) stays
 with the settings of users; whatever stands in `XLA_FLAGS`, and be it nothing, is left alone.
 """
 
+import gc
 import os
 from pathlib import Path
 
@@ -42,6 +43,12 @@ def pytest_configure(config):
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.02)
     # Two sessions may meet in the cache; a half-written entry only means compiling once more.
     config.addinivalue_line("filterwarnings", "ignore:Error (reading|writing) persistent compilation cache:UserWarning")
+
+
+def pytest_collection_finish(session):
+    """Tracing makes many small objects beside the many that stay: collections are rarer, and pass over those."""
+    gc.freeze()
+    gc.set_threshold(50_000, 10, 10)
 
 
 #: Each compiled program holds some mappings of memory until it is dropped; Linux allows a process 65,530 of them, and
