@@ -64,7 +64,8 @@ def singular_values(phi: Float[Array, "*batch features"]) -> Float[Array, " k"]:
     Cost: O(rows * features * min(rows, features)), one decomposition.
     """
     x, top = scaled_rows(phi)
-    return jnp.linalg.svd(x, compute_uv=False) * top
+    # Without vectors, too, full matrices would be made room for: rows x rows.
+    return jnp.linalg.svd(x, full_matrices=False, compute_uv=False) * top
 
 
 def gram(x: Float[Array, "rows columns"]) -> Float[Array, "k k"]:
