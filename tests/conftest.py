@@ -1,10 +1,4 @@
-"""Settings of all tests: programs are compiled fast rather than to be fast, and kept between sessions; hypothesis has
-no deadline.
-
-Most of the time of small tests is compilation. LLVM's optimisation and the emitters of fusions for long loops are left
-out: what XLA does to the program as a whole (fusion, scheduling, buffers) stays. `XLA_FLAGS= pytest` runs everything
-with the settings of users; whatever stands in `XLA_FLAGS`, and be it nothing, is left alone.
-"""
+"""Settings of all tests: programs are compiled fast and kept between sessions; hypothesis has no deadline."""
 
 import gc
 import os
@@ -12,6 +6,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from compiling import FLAGS
 from hypothesis import settings
 
 # Compilation dominates small tests, and a first example that compiles is not "flaky".
@@ -19,22 +14,10 @@ settings.register_profile("local", deadline=None, max_examples=50)
 settings.register_profile("ci", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
-#: XLA ends the process at an option that it does not know, hence the release: these are options of JAX 0.10. They stand
-#: in the environment, so that programs started by a test have them, too.
-if jax.__version_info__[:2] == (0, 10):
-    FAST = "backend_optimization_level=0", "cpu_use_fusion_emitters=false", "cpu_parallel_codegen_split_count=1"
-    os.environ.setdefault("XLA_FLAGS", " ".join(f"--xla_{option}" for option in FAST))
-#: For matrices as small as those of tests, threads of linear algebra only wait for each other. It holds in pytest's
-#: workers and in programs started by a test; in the process of `-n 0` NumPy is there before this line.
+os.environ.setdefault("XLA_FLAGS", FLAGS)
+# For matrices as small as those of tests, threads of linear algebra only wait for each other. It holds in pytest's
+# workers and in programs started by a test; in the process of `-n 0` NumPy is there before this line.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-
-
-@pytest.fixture
-def as_users_compile():
-    """Options for `lowered.compile`, where the text or the memory of the optimised program is what is tested."""
-    if jax.__version_info__[:2] != (0, 10):
-        return {}
-    return {"xla_backend_optimization_level": 3, "xla_cpu_use_fusion_emitters": True}
 
 
 def pytest_configure(config):

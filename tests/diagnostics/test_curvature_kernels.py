@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import AS_USERS
 from curved import MODELS, batch, callbacks, loss_of, mlp, plain, some, symmetric
 from jax.flatten_util import ravel_pytree
 
@@ -60,13 +61,13 @@ def test_chunks_change_nothing(chunk):
         np.testing.assert_array_equal(np.asarray(got), np.asarray(got).T)
 
 
-def test_memory_is_bounded_by_the_chunk(as_users_compile):
+def test_memory_is_bounded_by_the_chunk():
     x = np.zeros((512, 100), np.float32)
     params = {"w": np.zeros((100, 64), np.float32), "b": np.zeros(64, np.float32), "v": np.zeros((64, 3), np.float32)}
 
     def temporaries(chunk):
         compiled = jax.jit(lambda params, x: curvature.tangent_kernel(plain, params, x, chunk=chunk))
-        return compiled.lower(params, x).compile(as_users_compile).memory_analysis().temp_size_in_bytes
+        return compiled.lower(params, x).compile(AS_USERS).memory_analysis().temp_size_in_bytes
 
     kernels = 4 * 512 * 512 * 4
     assert temporaries(16) < 3 * 16 * 6656 * 4 + kernels

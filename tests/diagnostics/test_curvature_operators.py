@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import AS_USERS
 from curved import KEY, MODELS, batch, callbacks, cross_entropy, loss_of, matrix_of, mlp, plain, some
 from jax.flatten_util import ravel_pytree
 
@@ -89,7 +90,7 @@ def test_chunks_change_nothing(chunk):
     np.testing.assert_allclose(b, d, atol=1e-6)
 
 
-def test_memory_is_bounded_by_the_chunk(as_users_compile):
+def test_memory_is_bounded_by_the_chunk():
     x, y = batch(4096)
     x = np.tile(x, (1, 20))
     params = {"w": np.zeros((100, 64), np.float32), "b": np.zeros(64, np.float32), "v": np.zeros((64, 3), np.float32)}
@@ -99,7 +100,7 @@ def test_memory_is_bounded_by_the_chunk(as_users_compile):
             op = curvature.hessian(loss_of(plain), params, x, y, chunk=chunk)
             return op.apply(jnp.ones(op.size))
 
-        compiled = jax.jit(product).lower(params, x, y).compile(as_users_compile)
+        compiled = jax.jit(product).lower(params, x, y).compile(AS_USERS)
         return compiled.memory_analysis().temp_size_in_bytes
 
     # Activations of the whole batch are 1 MB each; of a chunk 16 kB.

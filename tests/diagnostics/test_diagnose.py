@@ -178,8 +178,6 @@ def test_nothing_at_all_has_a_value(name):
 
 
 TREES = ("params", "initial_params", "grads", "updates", "grads_2", "previous_updates")
-
-
 RUNS = 3  # of which the last has diverged
 
 
@@ -244,9 +242,8 @@ def test_alone_and_in_company_are_the_same(name, measured, measured_bounded):
 
 @functools.cache
 def left_without(need, activation):
-    """What `diagnose` gives by itself where one argument is missing; the others are the same for all diagnostics."""
     given = {**arguments(0, activation), need: None}
-    return jax.eval_shape(lambda given: diagnose(**given, activation=activation), given).keys()
+    return jax.eval_shape(functools.partial(diagnose, activation=activation), **given).keys()
 
 
 @pytest.mark.parametrize("name", sorted(diagnostics()))
@@ -254,8 +251,7 @@ def test_missing_needs_are_named(name):
     for need in get(name).needs:
         if need == "preactivations" or need.endswith("singular_values"):
             continue
-        given = given_to(name)
-        given[need] = None
+        given = {**given_to(name), need: None}
         with pytest.raises(UserError, match=rf"{name}.*{need}="):
             diagnose(**given, choose=[name])
         assert name not in left_without(need, given["activation"])
@@ -401,5 +397,4 @@ def test_importing_diagnostics_is_light():
         "print(sorted({'flax', 'optax', 'scipy', 'torch', 'pandas'} & set(sys.modules)))"
     )
     root = Path(__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert subprocess.check_output([sys.executable, "-c", code], cwd=root, text=True).strip() == "[]"

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import AS_USERS
 from lab import EVENT as EVENT_STEP
 from lab import batch, method, setting, train
 
@@ -37,7 +38,7 @@ def built(case, injectable=True):
     architecture = Architecture(Regression(-1.0, 1.0), predictions=3, **options)
     architecture = INJECTION.network(architecture) if injectable else architecture
     network = build_one(spec, networks).build(architecture)
-    return network, jax.jit(network.apply)
+    return network, jax.jit(network.apply, compiler_options=AS_USERS)
 
 
 @lru_cache

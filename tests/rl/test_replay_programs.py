@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import AS_USERS
 from test_replay_transitions import SHAPE, stream
 
 from rl.replay import ring as rings
@@ -62,7 +63,7 @@ def test_lanes_give_what_each_gives_alone_with_one_program_for_all_counts(priori
 @pytest.mark.parametrize(
     ("prioritized", "lanes", "scanned"), [(False, None, True), (True, None, False), (True, 2, True), (False, 2, False)]
 )
-def test_the_ring_is_written_in_place(prioritized, lanes, scanned, as_users_compile):
+def test_the_ring_is_written_in_place(prioritized, lanes, scanned):
     """No copy, select, scatter or convert as large as a part of the ring; all of it aliases what was donated."""
     layout = Layout(5003, 3, SHAPE, stack=4, n_step=3)
     function = functools.partial(cycle, layout, prioritized)
@@ -82,7 +83,7 @@ def test_the_ring_is_written_in_place(prioritized, lanes, scanned, as_users_comp
         return jax.lax.scan(body, (ring, count), jax.random.split(key, 20))
 
     compiled = jax.jit(loop if scanned else function, donate_argnums=0).lower(ring, jnp.int32(0), key, stored, action)
-    compiled = compiled.compile(as_users_compile)
+    compiled = compiled.compile(AS_USERS)
     size = sum(int(np.prod(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(ring))
     memory = compiled.memory_analysis()
     assert memory.alias_size_in_bytes >= size

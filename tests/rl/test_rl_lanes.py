@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import AS_USERS
 from small_agents import NO_MEASURE
 
 from rl import learner
@@ -189,7 +190,7 @@ def test_an_emptied_replay_keeps_the_learner(group):
 
 
 @pytest.mark.parametrize("name", ["act", "learn"])
-def test_nothing_as_large_as_the_frames_is_copied(name, as_users_compile):
+def test_nothing_as_large_as_the_frames_is_copied(name):
     """In the compiled program, for one lane and for two."""
     slots, shape = 5003, (16, 16, 1)
     for count in (1, 2):
@@ -208,7 +209,7 @@ def test_nothing_as_large_as_the_frames_is_copied(name, as_users_compile):
         else:
             light, numbers = learner.detached(state), (zero, zero, zero, np.float32(0))
             given = method, seeds, state.ring.frames, light, *numbers
-        compiled = getattr(found, name).lower(*given).compile(as_users_compile)
+        compiled = getattr(found, name).lower(*given).compile(AS_USERS)
         size = count * slots * ENVS * 256
         large = [line for line in compiled.as_text().splitlines() if _copies(line) and _elements(line) >= size / 2]
         assert large == []
