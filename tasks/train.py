@@ -240,7 +240,7 @@ def run_chunk(
         params = variables["params"]
         grad_fn = compose.gradient(members, jax.grad(objective, has_aux=True))
         grads, (loss, outputs, activations, new_state) = grad_fn(params)
-        extra = {"activations": activations, "step": before + step}
+        extra = {"activations": activations, "step": before + step, "elapsed": step / length}
         stepped, opt_state = stepping.step(tx, grads, learner.opt_state, params, **extra)
         learner = Learner({**variables, **new_state, "params": stepped}, opt_state)
         learner = compose.after_update(members, learner, context(params, outputs, activations))

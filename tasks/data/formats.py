@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from plasticity.errors import UserError
-from tasks.data import cache, cifar, idx, jpeg_pack, npz, tables, tfrecord
+from tasks.data import array_record, cache, cifar, idx, jpeg_pack, npz, tables, tfrecord
 
 Pair = tuple[np.ndarray, np.ndarray]
 Reader = Callable[[Path], Pair]
@@ -30,6 +30,7 @@ PICKLE = tuple(bytes([0x80, protocol]) for protocol in (2, 3, 4, 5))
 BY_NAME = {
     "*.bin": Format("binary CIFAR", (), cifar.read_binary),
     "*.tfrecord*": Format("TFRecord", (), tfrecord.read_pair, slow=True),
+    "*.array_record*": Format("array_record", (), array_record.read_pair, slow=True),
 }
 #: ... and by its content.
 BY_CONTENT = (
@@ -70,10 +71,6 @@ def read_pair(path: Path) -> Pair:
 
 
 def _unknown(path: Path) -> UserError:
-    if "array_record" in path.name:
-        return UserError(
-            f"{path}: array_record files are not read; let tensorflow_datasets write file_format='tfrecord'"
-        )
     with path.open("rb") as file:
         begins = file.read(4).hex(" ") or "nothing"
     known = ", ".join(f"{f.name} ({' or '.join(b.hex(' ') for b in f.begins[:2])})" for f in BY_CONTENT)

@@ -23,6 +23,7 @@ LAYOUTS = (
     ("train*.parquet", "test*.parquet"),
     ("*-train*.arrow", "*-test*.arrow"),
     ("*-train.tfrecord*", "*-test.tfrecord*"),
+    ("*-train.array_record*", "*-test.array_record*"),
 )
 #: How far down a folder is searched, and how many folders are looked into at most.
 DEPTH, MOST = 3, 2000

@@ -8,7 +8,7 @@ from typing import Any
 from plasticity.errors import UserError
 
 #: What to install for each, as the index calls it.
-DISTRIBUTIONS = {"pyarrow": "pyarrow", "PIL": "Pillow", "pooch": "pooch"}
+DISTRIBUTIONS = {"pyarrow": "pyarrow", "PIL": "Pillow", "pooch": "pooch", "array_record": "array-record"}
 
 
 def need(module: str, purpose: str) -> Any:

@@ -1,8 +1,13 @@
 """A published result on real data: online accuracy on permuted MNIST (Kumar et al. 2023, arXiv:2308.11958).
 
 Two hidden layers of 100, batch 16, 625 updates a task on 10,000 images, SGD .01: a fifth of the published 500 tasks.
-Here plain SGD fell from .864 to .847 while L2 Init went from .866 to .867 (three seeds). Layer norm fell as plain SGD
-did, from .870 to .852, so nothing is asserted of it. MNIST lies beside the project (test_data_shared) or is skipped.
+Means of three seeds over the first and over the last tenth of all 500 tasks, as we found them:
+
+    none .860, .810    layer norm .866, .802    L2 Init .864, .869    layer norm + L2 .871, .870
+    Adam .001: none .869, .806    layer norm .876, .795    SGD .001, none: .643, .714, its best .721 in between
+
+So layer norm alone does not keep plasticity here, at either optimiser, and together with L2 it does. MNIST lies beside
+the project (test_data_shared) or the test is skipped.
 """
 
 import jax
@@ -52,7 +57,13 @@ def decline(accuracy: np.ndarray) -> np.ndarray:
     return accuracy[10:30].mean(0) - accuracy[-20:].mean(0)
 
 
-def test_permuted_mnist_online_accuracy_falls_with_sgd_and_not_with_l2_init():
-    plain, regularised = decline(online_accuracy("none")), decline(online_accuracy("l2_init(1e-2)"))
-    assert (plain > 0.008).all(), plain
-    assert (regularised < 0.003).all(), regularised
+@pytest.mark.parametrize("mitigation", ["none", "layer_norm"])
+def test_permuted_mnist_online_accuracy_falls(mitigation):
+    found = decline(online_accuracy(mitigation))
+    assert (found > 0.008).all(), found
+
+
+@pytest.mark.parametrize("mitigation", ["l2_init(1e-2)", "layer_norm+l2(1e-3)"])
+def test_permuted_mnist_online_accuracy_stays(mitigation):
+    found = decline(online_accuracy(mitigation))
+    assert (found < 0.003).all(), found
