@@ -5,8 +5,8 @@ labels. The network has an output for each class of the data from the start.
 
 Source: class-incremental CIFAR-100 of Dohare et al. 2024, Nature 632: 5 new classes every 200 epochs, 450 training
 examples of each class, images flipped, shifted and turned, outputs of classes that are not there yet left out.
-Deviation: no validation set picks the network that the next classes join. With a vision transformer Hernandez-Garcia et al. 2025
-(CoLLAs) have 100 epochs for each 5 classes; their batch is not known to us, so it is that of the former.
+Deviation: no validation set picks the network that the next classes join. With a vision transformer Hernandez-Garcia et
+al. 2025 (CoLLAs) have 100 epochs for each 5 classes; their batch is not known to us, so it is that of the former.
 Optimum: that of the data. Chance: 1 / classes so far, recorded as baseline_chance.
 """
 
