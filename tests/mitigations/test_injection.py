@@ -97,7 +97,8 @@ def test_unchanged_to_the_bit_in_a_mapped_group_of_which_one_is_injected():
     network, _ = built("mlp")
     before, after = injected("mlp")
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), before.variables, after.variables)
-    found = jax.jit(jax.vmap(lambda v: network.apply(v, X)[0]))(stacked)
+    mapped = jax.vmap(lambda v: network.apply(v, X)[0])
+    found = jax.jit(mapped, compiler_options=AS_USERS)(stacked)
     same(found[0], found[1])
     np.testing.assert_allclose(found[0], network.apply(before.variables, X)[0], rtol=1e-5, atol=1e-6)
 
@@ -115,7 +116,7 @@ def test_what_the_event_does_to_the_learner(case):
 
 def test_batch_statistics_are_taken_by_all_three_and_kept_by_the_new_one():
     network, _ = built("batch norm, crelu")
-    apply = jax.jit(lambda variables, x: network.apply(variables, x, train=True))
+    apply = jax.jit(lambda variables, x: network.apply(variables, x, train=True), compiler_options=AS_USERS)
     before, after = injected("batch norm, crelu")
     same(apply(after.variables, X)[0], apply(before.variables, X)[0])
     _, _, state = apply(after.variables, X)

@@ -34,10 +34,6 @@ def data(task):
 TRACES = Counter()
 
 
-#: Programs run a few times only: what counts is the time to compile them.
-QUICK = {"xla_backend_optimization_level": 0}
-
-
 def _compiled(name, function):
     """Jitted with the task as an argument: one program serves all tests of a member, and traces are counted."""
 
@@ -45,7 +41,7 @@ def _compiled(name, function):
         TRACES[name] += 1
         return function(task, *args)
 
-    return jax.jit(counted, compiler_options=QUICK)
+    return jax.jit(counted)
 
 
 INIT = _compiled("init", lambda task, key, data: task.init(key, data))
@@ -185,7 +181,7 @@ def test_vmap_over_seeds_and_strengths_equals_a_loop(task, data):
         return batch(task, state, jax.random.fold_in(key, 2), jnp.int32(3), jnp.int32(1), data)
 
     inner = jax.vmap(one, (None, 0))
-    grouped = jax.jit(jax.vmap(inner, (0, None)), compiler_options=QUICK)
+    grouped = jax.jit(jax.vmap(inner, (0, None)))
     together = grouped(keys, jax.tree.map(lambda *leaves: jnp.array(leaves), *configs))
     for i, key in enumerate(keys):
         for j, config in enumerate(configs):

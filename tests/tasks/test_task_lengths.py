@@ -28,24 +28,30 @@ def method(lr=0.03, members="none", optimizer="adam"):
     return Method(build_one("mlp(16, 1)", networks), build_one(f"{optimizer}({lr})", optimizers), found)
 
 
-def run(text, count, methods=None, longest=10**6):
-    """State and `[count]` final records of runs of seed 0, one a method, in one program."""
+@lru_cache
+def programs(text):
+    """(task, its data, the first states of `[methods]`, and what runs a chunk of a span with them)."""
     task = build_one(text, tasks)
-    methods = methods or [method()]
-    stacked = jax.tree.map(lambda *leaves: jnp.array(leaves, jnp.float32), *methods)
     data, seed = task.load(), jnp.int32(0)
-    state, finals = jax.jit(jax.vmap(lambda m: start(task, m, seed, data)))(stacked), []
 
     @lru_cache
-    def program(span):
+    def chunk_of(span):
         def one(m, s, index, chunk):
             return run_chunk(task, m, OFF, span, seed, s, index, chunk, data)
 
         return jax.jit(jax.vmap(one, in_axes=(0, 0, None, None)))
 
+    return task, data, jax.jit(jax.vmap(lambda m: start(task, m, seed, data))), chunk_of
+
+
+def run(text, count, methods=None, longest=10**6):
+    """State and `[count]` final records of runs of seed 0, one a method, in one program."""
+    task, data, begin, chunk_of = programs(text)
+    stacked = jax.tree.map(lambda *leaves: jnp.array(leaves, jnp.float32), *(methods or [method()]))
+    state, finals = begin(stacked), []
     for index in range(count):
         for span, chunk in chunks(task.length(index, data), OFF, longest):
-            state, record = program(span)(stacked, state, jnp.int32(index), chunk)
+            state, record = chunk_of(span)(stacked, state, jnp.int32(index), chunk)
         finals.append(record.final)
     return state, finals
 
