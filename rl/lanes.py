@@ -51,19 +51,23 @@ class Lanes:
         self.state, actions = p.choose(self.method, self.seeds, self.state, obs, count, np.float32(epsilon))
         return actions.reshape(-1)
 
-    def learn(self, first: int, updates: int, beta: float) -> None:
-        """Updates number `first` to `first + updates - 1`. beta: exponent of the importance weights."""
+    def learn(self, first: int, updates: int, beta: float, elapsed: float = 0.0) -> None:
+        """Updates number `first` to `first + updates - 1`.
+
+        beta: exponent of the importance weights. elapsed: share of the task that has passed.
+        """
         count, p = np.int32(self.count), self.programs
         if self.frames is None:
             frames = self.state.ring.frames
-            numbers = np.int32(first), np.int32(updates), np.float32(beta)
+            numbers = np.int32(first), np.int32(updates), np.float32(beta), np.float32(elapsed)
             state = p.learn(self.method, self.seeds, frames, self._light, count, *numbers)
             self.state = attached(state, frames)
             return
         for number in range(first, first + updates):
             drawn, weight = p.draw(self.seeds, self._light, count, np.int32(number), np.float32(beta))
             batch = Batch(drawn, *self._observations(drawn), weight)
-            self.state = p.update(self.method, self.seeds, self.state, batch, np.int32(number))
+            numbers = np.int32(number), np.float32(elapsed)
+            self.state = p.update(self.method, self.seeds, self.state, batch, *numbers)
 
     def forget(self) -> None:
         """Empty the replay."""
@@ -76,10 +80,11 @@ class Lanes:
         batch = self._batch("event", number)
         self.state = self.programs.event(self.method, self.seeds, self.state, batch, np.int32(number))
 
-    def measure(self, updates: int) -> dict[str, Any]:
-        """Diagnostics after so many updates: `name[/layer]` -> `[lanes]`."""
+    def measure(self, updates: int, elapsed: float = 0.0) -> dict[str, Any]:
+        """Diagnostics after so many updates: `name[/layer]` -> `[lanes]`. elapsed: as for `learn`."""
         batch = self._batch("measure", updates)
-        return self.programs.measure(self.method, self.seeds, self._light, batch, np.int32(updates))
+        numbers = np.int32(updates), np.float32(elapsed)
+        return self.programs.measure(self.method, self.seeds, self._light, batch, *numbers)
 
     def draw_reference(self, number: int) -> None:
         """Draw the reference batch anew."""

@@ -264,23 +264,29 @@ def gradient(
     return Gradient(grads, each, context(params, online, activations), new_state)
 
 
-def step(made: Parts, learner: Learner, found: Gradient, update: Any) -> tuple[Learner, Any]:
-    """The learner after update number `update` (from 0, unmapped), and the change of its parameters."""
+def step(made: Parts, learner: Learner, found: Gradient, update: Any, elapsed: Any = None) -> tuple[Learner, Any]:
+    """The learner after update number `update` (from 0, unmapped), and the change of its parameters.
+
+    elapsed: share of the task that has passed, for those who ask; unmapped too.
+    """
     tx, params = made.setting.tx, learner.variables["params"]
     assert tx is not None
     activations = found.context.activations
-    stepped, opt_state = stepping.step(tx, found.grads, learner.opt_state, params, activations=activations, step=update)
+    extra = {"activations": activations, "step": update, "elapsed": elapsed}
+    stepped, opt_state = stepping.step(tx, found.grads, learner.opt_state, params, **extra)
     variables = {**learner.variables, **found.new_state, "params": stepped}
     change = optax.tree.sub(stepped, params)
     return compose.after_update(made.members, Learner(variables, opt_state), found.context), change
 
 
-def update(plan: Plan, made: Parts, seed: Any, state: State, batch: Batch, number: Int[Array, ""]) -> State:
-    """One update on a batch: learner, priorities, target network. number: of this update, from 0."""
+def update(
+    plan: Plan, made: Parts, seed: Any, state: State, batch: Batch, number: Int[Array, ""], elapsed: Any = None
+) -> State:
+    """One update on a batch: learner, priorities, target network. number: of this update, from 0; elapsed: `step`."""
     agent = plan.agent
     noise = jax.random.fold_in(named(stream(seed, "data"), "noise"), number)
     found = gradient(plan, made, state.learner.variables, state.target, batch, state.reference, noise)
-    learner, _ = step(made, state.learner, found, number)
+    learner, _ = step(made, state.learner, found, number, elapsed)
     ring = state.ring
     if agent.priority != "none":
         assert isinstance(plan.drawing, Prioritized)
@@ -302,8 +308,9 @@ def learn(
     first: Int[Array, ""],
     updates: Int[Array, ""],
     beta: Float[Array, ""],
+    elapsed: Float[Array, ""] | None = None,
 ) -> State:
-    """Updates number `first` to `first + updates - 1` on a replay of `count` rows.
+    """Updates number `first` to `first + updates - 1` on a replay of `count` rows. elapsed: as for `step`.
 
     The frames come beside the state, whose own are None: they are read only, and so never copied.
     """
@@ -312,7 +319,7 @@ def learn(
     def body(i: Int[Array, ""], state: State) -> State:
         number = first + i
         batch = batch_of(plan, state.ring, frames, count, replay_key(seed, number), plan.agent.batch_size, beta)
-        return update(plan, made, seed, state, batch, number)
+        return update(plan, made, seed, state, batch, number, elapsed)
 
     return jax.lax.fori_loop(0, updates, body, state)
 

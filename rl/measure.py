@@ -87,14 +87,24 @@ def drawn_for(plan: Plan, purpose: str, seed: Any, state: State, count: Int[Arra
 
 
 def measure(
-    plan: Plan, schedule: Measure, method: Method, seed: Any, state: State, batch: Batch, number: Int[Array, ""]
+    plan: Plan,
+    schedule: Measure,
+    method: Method,
+    seed: Any,
+    state: State,
+    batch: Batch,
+    number: Int[Array, ""],
+    elapsed: Any = None,
 ) -> dict[str, Array]:
-    """Diagnostics after `number` updates, as a flat mapping `name[/layer]` -> scalar. batch: of the next update."""
+    """Diagnostics after `number` updates, as a flat mapping `name[/layer]` -> scalar.
+
+    batch: of the next update. elapsed: share of the task that has passed.
+    """
     made = parts(plan, method, seed)
     setting = made.setting
     key = jax.random.fold_in(named(stream(seed, "probe"), "noise"), number)
     found = gradient(plan, made, state.learner.variables, state.target, batch, state.reference, key)
-    learner, updates = step(made, state.learner, found, number)
+    learner, updates = step(made, state.learner, found, number, elapsed)
     before, activations, _ = outputs(plan, made, state.learner.variables, state.reference)
     after, _, _ = outputs(plan, made, learner.variables, state.reference)
     old, new = made.head.predict(before), made.head.predict(after)

@@ -61,18 +61,18 @@ def programs(plan: Plan, schedule: Measure) -> Programs:
     return Programs(
         start=compiled(partial(learner.start, plan), "ll"),
         act=compiled(partial(learner.act, plan), "llll--", donate=2),
-        learn=compiled(partial(learner.learn, plan), "llll----", donate=3),
+        learn=compiled(partial(learner.learn, plan), "llll-----", donate=3),
         event=compiled(partial(learner.event, plan), "llll-", donate=2),
         forget=compiled(partial(ring_module.emptied, plan.layout), "l"),
         gather=compiled(partial(learner.assemble, plan), "llll"),
         drawn_for={name: compiled(partial(measuring.drawn_for, plan, name), "ll--") for name in measuring.PURPOSES},
-        measure=compiled(partial(measuring.measure, plan, schedule), "llll-"),
+        measure=compiled(partial(measuring.measure, plan, schedule), "llll--"),
         probe=compiled(partial(measuring.probe, plan, schedule), "lll-"),
         greedy=compiled(partial(_greedy, plan), "llll--"),
         take=compiled(partial(_take, plan), "ll-", donate=0),
         choose=compiled(partial(learner.choose, plan), "llll--", donate=2),
         draw=compiled(partial(_draw, plan), "ll---"),
-        update=compiled(partial(_update, plan), "llll-", donate=2),
+        update=compiled(partial(_update, plan), "llll--", donate=2),
     )
 
 
@@ -97,6 +97,8 @@ def _draw(plan: Plan, seed: Any, state: learner.State, count: Any, number: Any, 
     return drawn, weights(plan, drawn, beta)
 
 
-def _update(plan: Plan, method: Method, seed: Any, state: learner.State, batch: Batch, number: Any) -> Any:
+def _update(
+    plan: Plan, method: Method, seed: Any, state: learner.State, batch: Batch, number: Any, elapsed: Any
+) -> Any:
     """One update on a batch whose observations the host has gathered."""
-    return update(plan, parts(plan, method, seed), seed, state, batch, number)
+    return update(plan, parts(plan, method, seed), seed, state, batch, number, elapsed)

@@ -71,6 +71,11 @@ class Schedule(Config):
         switches = self.switch_iterations and iteration % self.switch_iterations == 0
         return iteration % self.checkpoint_iterations == 0 or bool(switches)
 
+    def elapsed(self, frames: int, games: int) -> float:
+        """Share of the stay in a game that has passed after so many frames; of the run where there is one game."""
+        stay = self.switch_iterations * self.iteration_frames if games > 1 else self.frames
+        return frames % stay / stay
+
     def game(self, iteration: int, games: int) -> int:
         """Index of the game that iteration is played on; a sequence begins again after its last game."""
         return iteration // self.switch_iterations % games if self.switch_iterations else 0

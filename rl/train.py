@@ -159,13 +159,16 @@ class _Training:
         at.credit -= due
         before, at.updates = at.updates, at.updates + due
         share = at.steps * self.frames_per_step / schedule.frames
-        self.lanes.learn(before, due, agent.importance(share))
+        # Before this step of the environments: after the last one of a game the next would have begun.
+        passed = (at.steps - schedule.envs) * self.frames_per_step
+        elapsed = schedule.elapsed(passed, len(self.first.games))
+        self.lanes.learn(before, due, agent.importance(share), elapsed)
         at.summed += due
         period = schedule.event_updates
         if period and before // period < at.updates // period:
             self._event()
         if self.first.measure.due(before, at.updates):
-            self._record({**jax.device_get(self.lanes.measure(at.updates)), **self._sums()})
+            self._record({**jax.device_get(self.lanes.measure(at.updates, elapsed)), **self._sums()})
 
     def _event(self) -> None:
         if any(learner.with_events(run.method) for run in self.runs):

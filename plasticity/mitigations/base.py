@@ -166,7 +166,11 @@ class Mitigation(Config):
     def optimizer(
         self, tx: optax.GradientTransformationExtraArgs, setting: Setting
     ) -> optax.GradientTransformationExtraArgs:
-        """The optimiser with this mitigation around it."""
+        """The optimiser with this mitigation around it.
+
+        Its `update` gets from the loop, as far as that has them, and passes on: `activations=` of the batch, `step=`,
+        the number of the update in the run from 0, and `elapsed=`, the share of the current task that has passed.
+        """
         return tx
 
     def memory(self, variables: Mapping[str, Any], network: Network) -> Any:

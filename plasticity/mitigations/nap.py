@@ -36,7 +36,7 @@ class NaP(Mitigation):
     1) and offset <- offset - lr decay offset in each update, towards their initial values. joint: scale and offset
     together to their initial norm sqrt(units) with each projection, in layers that only normalised layers read; this
     preserves the function for homogeneous activations only, so that others are refused. The paper's decay of the
-    learning rate is the optimiser's schedule and no part of this member.
+    learning rate is `lr_schedule`, no part of this member.
     """
 
     reference = "Lyle et al. 2024, arXiv:2407.01800 (every update; decay: this suite's default)"

@@ -7,6 +7,10 @@ Source: class-incremental CIFAR-100 of Dohare et al. 2024, Nature 632: 5 new cla
 examples of each class, images flipped, shifted and turned, outputs of classes that are not there yet left out.
 Deviation: no validation set picks the network that the next classes join. With a vision transformer Hernandez-Garcia et
 al. 2025 (CoLLAs) have 100 epochs for each 5 classes; their batch is not known to us, so it is that of the former.
+
+The learning rate of Dohare et al. starts anew with each task and is multiplied by .2 after 60, 120 and 160 epochs, the
+decay of weights is coupled: optimizer `sgd(0.1, momentum=0.9)`, mitigations `lr_schedule(steps)+l2(5e-4)`.
+
 Optimum: that of the data. Chance: 1 / classes so far, recorded as baseline_chance.
 """
 

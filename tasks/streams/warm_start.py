@@ -11,7 +11,10 @@ Source: Ash and Adams 2020, arXiv:1910.08475 (half, then all, or 1,000 more at a
 99 %); with noise Lee et al. 2024, arXiv:2406.02596 (a tenth with half of its labels wrong, then all, 100 epochs each);
 in many chunks Lee et al. 2023, arXiv:2306.10711 (100) and Shin et al. 2024, arXiv:2410.23495 (50, each to 99.9 %).
 Deviation: where these train without a limit there is one here, of 350 epochs; a run that takes them all has not got
-there (`updates_taken`). Optimum: that of the data, on held-out examples. Chance: the share of the largest class.
+there (`updates_taken`). Lee et al. 2024 warm up the learning rate in the first tenth of a task, to what shape after it
+is not known to us: optimizer `adam(1e-3)`, mitigations `lr_schedule(constant, warmup=0.1)+weight_decay(1e-3)`.
+
+Optimum: that of the data, on held-out examples. Chance: the share of the largest class.
 """
 
 from __future__ import annotations

@@ -145,7 +145,8 @@ def train(method, seed, kind, steps=STEPS):
         grads, (loss, outputs, activations, state) = compose.gradient(members, jax.grad(objective, has_aux=True))(
             params
         )
-        updates, opt_state = tx.update(grads, learner.opt_state, params, activations=activations, step=number)
+        extra = {"activations": activations, "step": number, "elapsed": number / steps}
+        updates, opt_state = tx.update(grads, learner.opt_state, params, **extra)
         learner = Learner({**variables, **state, "params": optax.apply_updates(params, updates)}, opt_state)
         return compose.after_update(members, learner, context(outputs, activations)), loss
 

@@ -207,7 +207,7 @@ def test_nothing_as_large_as_the_frames_is_copied(name):
             row = Row(*(np.stack([a] * count) for a in one))._replace(frame=np.zeros((count, ENVS, *shape), np.uint8))
             given = method, seeds, state, row, zero, np.float32(0)
         else:
-            light, numbers = learner.detached(state), (zero, zero, zero, np.float32(0))
+            light, numbers = learner.detached(state), (zero, zero, zero, np.float32(0), np.float32(0))
             given = method, seeds, state.ring.frames, light, *numbers
         compiled = getattr(found, name).lower(*given).compile(AS_USERS)
         size = count * slots * ENVS * 256

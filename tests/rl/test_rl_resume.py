@@ -176,9 +176,9 @@ def learned(monkeypatch):
     calls = []
     original = Lanes.learn
 
-    def watched(lanes, first, updates, beta):
+    def watched(lanes, first, updates, *rest):
         calls.append((first, updates, lanes.count))
-        return original(lanes, first, updates, beta)
+        return original(lanes, first, updates, *rest)
 
     monkeypatch.setattr(Lanes, "learn", watched)
     return calls

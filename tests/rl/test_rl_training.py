@@ -164,10 +164,10 @@ class Calls:
             self._watch(monkeypatch, name)
 
     def _watch(self, monkeypatch, name):
-        original, log = getattr(Lanes, name), self.log
+        original, log, kept = getattr(Lanes, name), self.log, {"learn": 2, "measure": 1}.get(name)
 
         def watched(lanes, *given):
-            log.append((name, *given[:2]) if name == "learn" else (name, *given))
+            log.append((name, *given[:kept]))
             return original(lanes, *given)
 
         monkeypatch.setattr(Lanes, name, watched)
