@@ -15,6 +15,12 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 
+from plasticity.config import config, static
+from plasticity.errors import UserError
+from tasks.base import Batch, State
+from tasks.data.sets import Images
+from tasks.examples import ExampleTask
+
 AUGMENTATIONS = ("none", "flip", "flip_crop", "flip_crop_rotate")
 PAD = 4
 DEGREES = 15.0
@@ -60,3 +66,25 @@ def augmented(name: str, key: jax.Array, x: jax.Array) -> jax.Array:
         if part in name:
             x = change(own, x)
     return x
+
+
+@config
+class PictureTask(ExampleTask):
+    """Tasks on images as they are, with labels that hold for what they show: training batches may be augmented."""
+
+    augment: str = static("none", choices=AUGMENTATIONS, help="what is done to images before each update")
+
+    def check(self, data: Images) -> None:
+        super().check(data)
+        height, width = data.images.shape[1:3]
+        if "crop" in self.augment and min(height, width) <= PAD:
+            raise UserError(
+                f"{self.name}: augment={self.augment} shifts images by up to {PAD} pixels, these have "
+                f"{height} x {width}; a smaller pool leaves more"
+            )
+
+    def batch(
+        self, state: State, key: jax.Array, step: jax.Array, index: jax.Array, data: Images
+    ) -> tuple[State, Batch]:
+        state, batch = super().batch(state, key, step, index, data)
+        return state, batch._replace(x=augmented(self.augment, jax.random.fold_in(key, 3), batch.x))

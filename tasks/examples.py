@@ -20,7 +20,6 @@ import numpy as np
 
 from plasticity.config import config, static
 from plasticity.errors import UserError
-from tasks.augment import AUGMENTATIONS, PAD, augmented
 from tasks.base import Batch, State, Stop, Task
 from tasks.data import load
 from tasks.data.sets import Images
@@ -54,16 +53,8 @@ class ExampleTask(Task):
     stop_at: float = static(
         0.0, ge=0, le=1, help="online accuracy over an epoch at which a run rests until the next task; 0 = never"
     )
-    augment: str = static("none", choices=AUGMENTATIONS, help="what is done to images before each update")
 
     def validate(self) -> None:
-        if self.stop_at and self.kind != "classification":
-            raise UserError(f"{self.name}: stop_at is an accuracy, which this task has not; got {self.stop_at}")
-        if self.augment != "none" and (self.moves_inputs or not self.generalizes):
-            raise UserError(
-                f"{self.name}: augment must be none, got {self.augment}: each pixel of an example has a meaning of its "
-                "own here"
-            )
         if self.batch_size > self.examples_used:
             raise UserError(
                 f"{self.name}: batch_size must be at most examples_used ({self.examples_used}), got {self.batch_size}"
@@ -113,6 +104,10 @@ class ExampleTask(Task):
 
     def check(self, data: Images) -> None:
         """Raise `UserError` if the task cannot be run on the data."""
+        if self.stop_at and self.kind != "classification":
+            raise UserError(
+                f"{self.name}: stop_at is an accuracy, which a task of {self.kind} has not; got {self.stop_at}"
+            )
         if data.images.shape[0] != data.labels.shape[0]:
             raise UserError(
                 f"{self.name}: the data have {data.images.shape[0]} images but {data.labels.shape[0]} labels"
@@ -125,11 +120,6 @@ class ExampleTask(Task):
             raise UserError(f"{self.name}: at least 2 examples are needed, examples_used is {data.examples}")
         if self.kind != "regression" and data.classes < 2:
             raise UserError(f"{self.name}: at least 2 classes are needed, {self.data} has {data.classes}")
-        if "crop" in self.augment and min(data.images.shape[1:3]) <= PAD:
-            raise UserError(
-                f"{self.name}: augment={self.augment} shifts images by up to {PAD} pixels, these have "
-                f"{data.images.shape[1]} x {data.images.shape[2]}; a smaller pool leaves more"
-            )
         counts = [int(self.count(index, data)) for index in range(self.num_tasks)]
         if min(counts) < self.batch_size:
             raise UserError(
@@ -186,7 +176,6 @@ class ExampleTask(Task):
         interpolate = self.kind == "regression" and isinstance(before, tuple) and not self.moves_inputs
         length = self.length(index, data)
         batch = self.smeared(self.examples(state.current, indices, data), old, step, key, length, interpolate)
-        batch = batch._replace(x=augmented(self.augment, jax.random.fold_in(key, 3), batch.x))
         return state._replace(place=state.place._replace(now=order)), batch
 
     def sample(self, context: Any, key: jax.Array, count: int, index: jax.Array, data: Images) -> Batch:

@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 
 from plasticity.config import config
+from tasks.augment import PictureTask
 from tasks.base import Batch, Problem
 from tasks.data.sets import Images
-from tasks.examples import ExampleTask
 
 
 class Chunks(NamedTuple):
@@ -28,7 +28,7 @@ class Chunks(NamedTuple):
 
 
 @config
-class ChunkTask(ExampleTask):
+class ChunkTask(PictureTask):
     """Dials of streams in which the examples arrive in chunks."""
 
     kind = "classification"

@@ -18,9 +18,9 @@ import numpy as np
 
 from plasticity.config import config, static
 from plasticity.errors import UserError
+from tasks.augment import PictureTask
 from tasks.base import Batch, Problem, State
 from tasks.data.sets import Images
-from tasks.examples import ExampleTask
 
 
 class Window(NamedTuple):
@@ -34,7 +34,7 @@ class Window(NamedTuple):
 
 
 @config
-class ClassTask(ExampleTask):
+class ClassTask(PictureTask):
     """Dials of streams in which the classes that are there change."""
 
     kind = "classification"

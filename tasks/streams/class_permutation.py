@@ -24,14 +24,14 @@ import jax.numpy as jnp
 
 from plasticity.config import static, traced
 from plasticity.errors import UserError
+from tasks.augment import PictureTask
 from tasks.base import Batch, Problem, tasks
 from tasks.data.sets import Images
-from tasks.examples import ExampleTask
 from tasks.streams._renaming import cycle
 
 
 @tasks.register("class_permutation")
-class ClassPermutation(ExampleTask):
+class ClassPermutation(PictureTask):
     """Classify by true labels whose class names are permuted at every switch.
 
     At a switch a cycle over k = round(share * C) random classes (at least 2 if share > 0) is applied to the labels:

@@ -98,7 +98,7 @@ def test_id_is_pinned():
                 "name": "label_reset",
                 **{"steps": 5, "num_tasks": 3, "batch_size": 20, "examples_used": 40, "pool": 4},
                 **{"eps": 1.0, "transition": 0.0, "first_true": False, "data": "fashion_mnist", "held_out": 0},
-                **{"redraw": "uniform", "budget": "switch", "epochs": 0, "stop_at": 0.0, "augment": "none"},
+                **{"redraw": "uniform", "budget": "switch", "epochs": 0, "stop_at": 0.0},
             },
             "network": {"name": "mlp", "width": 8, "depth": 2},
             "optimizer": {"name": "adam", "lr": 0.001, "b1": 0.9, "b2": 0.999, "eps": 1e-8, "eps_root": 0.0},

@@ -32,7 +32,7 @@ VARIANTS: dict[str, list[str]] = {
 #: Choices that only pass through to what another member tests.
 PASSED_ON = {("composite", "what"), ("composite_growing", "what")}
 
-#: Choices of all image streams that have a test of their own.
+#: Choices of several streams that have a test of their own.
 COMMON = {"augment"}
 
 

@@ -166,14 +166,14 @@ def test_a_score_of_one_can_be_reached():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("offset_regression(stop_at=0.5)", "stop_at is an accuracy"),
+        ("offset_regression(stop_at=0.5)", "stop_at is an accuracy, which regression has not; got 0.5"),
         ("warm_start(stop_at=1.5)", "stop_at must be >= 0 and <= 1, got 1.5"),
         ("warm_start(epochs=-1)", "epochs must be >= 0, got -1"),
     ],
 )
 def test_impossible_lengths_are_refused(text, message):
     with pytest.raises(UserError, match=message):
-        build_one(text, tasks)
+        build_one(text, tasks).load()
 
 
 # Outputs that are left out ------------------------------------------------------------------------------------
