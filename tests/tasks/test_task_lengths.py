@@ -166,7 +166,7 @@ def test_a_score_of_one_can_be_reached():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("offset_regression(stop_at=0.5)", "stop_at is an accuracy, which regression has not; got 0.5"),
+        ("offset_regression(stop_at=0.5)", "stop_at is an accuracy, which a task of regression has not; got 0.5"),
         ("warm_start(stop_at=1.5)", "stop_at must be >= 0 and <= 1, got 1.5"),
         ("warm_start(epochs=-1)", "epochs must be >= 0, got -1"),
     ],
