@@ -153,7 +153,7 @@ def laptop() -> Scale:
         optimizer="adam(1e-3)",
         seeds=4,
         late=3,
-    ).scale("984 runs, 27 minutes by its own estimate on 2 free CPU cores; 75 on 2 that shared their time")
+    ).scale("1,000 runs; for 984 of them 27 minutes by its own estimate on 2 free CPU cores, 75 on 2 that were shared")
 
 
 def gpu() -> Scale:
