@@ -137,7 +137,7 @@ def record():
 def test_rows_are_tidy(tmp_path):
     rec, chunk = record()
     path = tmp_path / "metrics" / "part-00000.parquet"
-    parquet.write_part(path, [rows_module.frame(IDS, rec, chunk, 3, 5)])
+    parquet.write_part(path, [rows_module.frame(IDS, rec, chunk, 3, 15)])
     found = duckdb.sql(f"SELECT * FROM '{path}'").df()
     assert tuple(found.columns) == COLUMNS
     types = {name: kind for name, kind, *_ in duckdb.sql(f"DESCRIBE SELECT * FROM '{path}'").fetchall()}
