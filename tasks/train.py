@@ -246,9 +246,11 @@ def run_chunk(
         learner = compose.after_update(members, learner, context(params, outputs, activations))
         online = objectives.tally(head, outputs, batch, loss, task.pooled_score)
         after = state._replace(stream=stream_state, learner=learner, total=state.total + online)
+        change = optax.tree.sub(stepped, params)
         if stop is not None:
             after = rested(state, after, online[1], step)
-        return after, grads, optax.tree.sub(after.learner.variables["params"], params)
+            change = jax.tree.map(lambda u: jnp.where(state.rest.resting, 0.0, u), change)
+        return after, grads, change
 
     def rested(state: RunState, after: RunState, score: jax.Array, step: jax.Array) -> RunState:
         """The state after an update, or as it was (but for the stream, which all runs of a seed share) if it rests."""
