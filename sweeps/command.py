@@ -131,7 +131,15 @@ def show_status(folder: Path) -> int:
     cells: dict[tuple[str, str], Counter[str]] = {}
     for line in lines.values():
         cells.setdefault((line.config["task"], line.label), Counter())[line.status] += 1
-    for (task, label), count in cells.items():
+    place = {task["key"]: i for i, task in enumerate(meta.get("tasks", ()))}
+
+    def order(cell: tuple[str, str]) -> tuple[int, bool, int, str]:
+        """Tasks as the study has them; no mitigation first, then few."""
+        task, label = cell
+        return place.get(task, len(place)), label != "none", label.count("+"), label
+
+    for task, label in sorted(cells, key=order):
+        count = cells[task, label]
         waiting = count["planned"] + count["running"]
         table.add_row(task, label, *(str(count[s]) for s in ("done", "diverged", "failed")), str(waiting))
     console.print(table)

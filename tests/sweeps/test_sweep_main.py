@@ -245,6 +245,16 @@ def test_status_counts_and_exits(capsys, tmp_path, finished):
     assert "next:" not in output
 
 
+def test_status_lists_tasks_as_the_study_has_them_and_no_mitigation_first(capsys, tmp_path):
+    """In whatever order the groups lie on disk: one a combination here."""
+    streams = {"zebra": task(), "ant": task(num_tasks=2)}
+    laid_out(tmp_path, tiny(("l2(1e-3)", "layer_norm+l2(1e-3)", "none"), tasks=streams), lanes=1)
+    assert main(["status", str(tmp_path)]) == 0
+    rows = [line.split("│")[1:3] for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    labels = ["none", "l2(0.001)", "layer_norm+l2(0.001)"]
+    assert [[cell.strip() for cell in row] for row in rows] == [[key, label] for key in streams for label in labels]
+
+
 def test_a_grid_that_becomes_another_one_is_counted_whole(capsys, tmp_path):
     """Neither grid has all runs of the folder: 2 x 2 and then 1 x 2 others."""
     folder = tmp_path / "study"
