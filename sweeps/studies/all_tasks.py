@@ -85,7 +85,7 @@ def smoke() -> Scale:
 def laptop() -> Scale:
     sizes = "steps=300, batch_size=50"
     grid = grids(("none", PAIR, FRESH), 5, 1, Measure(points="end"), sizes, "examples_used=1000, pool=2", 500)
-    return Scale(grid, "not timed by us")
+    return Scale(grid, "9 minutes on 2 cores")
 
 
 STUDY = Study(
