@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 
 from plasticity.errors import UserError
 from plasticity.network import Network
+from plasticity.optimizers import stepping
 
 #: A `Network`, or a plain function `forward(params, x[batch, ...]) -> outputs[batch, ...]`.
 Model = Network | Callable[[Any, Array], Array]
@@ -114,8 +115,7 @@ def fit(
     def body(i: Any, carry: tuple[Any, Any]) -> tuple[Any, Any]:
         params, state = carry
         index = jax.random.randint(jax.random.fold_in(key, i), (batch_size,), 0, x.shape[0])
-        change, state = tx.update(jax.grad(mean_loss)(params, x[index], y[index]), state, params)
-        return optax.apply_updates(params, change), state
+        return stepping.step(tx, jax.grad(mean_loss)(params, x[index], y[index]), state, params)
 
     params = jax.tree.map(jnp.asarray, params)
     carry = params, tx.init(params) if state is None else state
